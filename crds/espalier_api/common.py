@@ -1,0 +1,142 @@
+"""Pieces that several kinds share: run policy, sources, model references, workers, counts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from espalier_api.meta import Condition, Model
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$", max_length=32)]
+"""A Kubernetes quantity such as `500m` or `2Gi`."""
+
+MAX_TASK_SECONDS = 3600
+"""Nothing a task of ours does takes an hour; a larger limit is a typing error (research/grading.md §2)."""
+
+
+class Rule(Model):
+    """One CEL rule (`x-kubernetes-validations`): the sentence says what to change."""
+
+    rule: str
+    message: str
+
+
+def immutable(what: str) -> Rule:
+    """A transition rule: the field keeps its first value."""
+    return Rule(rule="self == oldSelf", message=f"{what} cannot change after creation: delete the object, apply a new one")
+
+
+class RunPolicy(Model):
+    """How a job runs: pausing, stopping, order, patience."""
+
+    suspend: bool = Field(default=False, description="Pause: running tasks finish, no new one starts, workers go.")
+    cancel: bool = Field(default=False, description="Stop for good and keep what is done; the phase becomes Cancelled.")
+    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher runs first; equal runs first come, first served.")
+    retries: int = Field(default=3, ge=0, le=20, description="Attempts after the first that an infrastructure fault may cost a task.")
+    task_timeout_seconds: int = Field(default=600, ge=1, le=MAX_TASK_SECONDS, description="Deadline of one attempt of one task, in seconds.")
+    ttl_seconds_after_finished: int | None = Field(default=None, ge=0, description="Delete the object this long after its end, in seconds.")
+
+
+class Source(Model):
+    """Bytes by reference."""
+
+    uri: str = Field(
+        min_length=1, max_length=512, pattern=r"^(artifact://[A-Za-z0-9._-]+|configmap://[a-z0-9.-]+/[A-Za-z0-9._-]+)$",
+        description="`artifact://<sha256>` as `espalier push` printed it, or `configmap://name/key` of the same namespace.",
+    )
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Refuse any other content.")
+
+
+class EnvVar(Model):
+    """A plain environment variable."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)
+    value: str = Field(default="", max_length=4096)
+
+
+class Toleration(Model):
+    """A pod's toleration of a node taint."""
+
+    key: str = Field(max_length=316)
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = Field(default=None, max_length=63)
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Resources(Model):
+    """CPU and memory of one pod; limits equal requests."""
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+
+
+class PodOverrides(Model):
+    """The few pod fields a user may set."""
+
+    node_selector: dict[str, str] | None = None
+    tolerations: tuple[Toleration, ...] | None = Field(default=None, max_length=16)
+    resources: Resources | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    env: tuple[EnvVar, ...] | None = Field(default=None, max_length=64)
+
+
+class Workers(Model):
+    """The dedicated workers of one job: an Indexed Job in the object's namespace, on Linux nodes."""
+
+    replicas: int = Field(default=1, ge=1, le=100, description="Worker pods.")
+    capacity: int = Field(default=4, ge=1, le=64, description="Tasks that one worker runs at once.")
+    pod: PodOverrides | None = None
+
+
+class SecretKeyRef(Model):
+    """One key of a Secret of the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253)
+    key: str = Field(min_length=1, max_length=253)
+
+
+class Endpoint(Model):
+    """Any OpenAI-compatible server: Ollama, vLLM, LM Studio, llama.cpp."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$", max_length=512, description="Base address, without /v1.")
+    model: str = Field(min_length=1, max_length=253)
+    api_key_secret_ref: SecretKeyRef | None = None
+    ca_secret_ref: SecretKeyRef | None = None
+
+
+class TaskCounts(Model):
+    """Tasks of a job by state, as the coordinator counts them."""
+
+    pending: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+
+
+class JobStatus(Model):
+    """What the status of every kind has. `phase` is derived from the conditions, never the other way round."""
+
+    observed_generation: int | None = Field(default=None, ge=0)
+    phase: str | None = None
+    conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+    tasks: TaskCounts | None = None
+    progress_percent: int | None = Field(default=None, ge=0, le=100)
+    estimated_seconds_left: int | None = Field(default=None, ge=0)
+    result_uri: str | None = Field(default=None, description="The artifact index of the job's reports.")
+
+
+class Column(Model):
+    """A `kubectl get` column."""
+
+    name: str
+    type: Literal["string", "integer", "number", "date"] = "string"
+    json_path: str
+    priority: int = 0
+
+
+JsonObject = dict[str, Any]

@@ -1,0 +1,179 @@
+"""GradingJob (`gj`): a class of notebooks, graded by tests and by two models at once."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from espalier_api.common import Column, Endpoint, JobStatus, Quantity, Rule, RunPolicy, Source, Workers
+from espalier_api.meta import Model, ObjectMeta
+from espalier_api.modelserver import ModelServerSpec
+
+
+class ModelRef(Model):
+    """Where a judge's model is: an existing server, a template of one for the life of the job, or any endpoint."""
+
+    model_server: str | None = Field(default=None, max_length=253, description="Name of a ModelServer of this namespace.")
+    template: ModelServerSpec | None = Field(default=None, description="A ModelServer that the job itself puts on the Macs.")
+    endpoint: Endpoint | None = None
+    model: str | None = Field(default=None, max_length=253, description="Which of the server's models; default its first.")
+    max_tokens: int = Field(default=800, ge=16, le=8192)
+    temperature: float = Field(default=0.1, ge=0, le=2)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            rule="[has(self.modelServer), has(self.template), has(self.endpoint)].filter(x, x).size() == 1",
+            message="a model reference needs exactly one of modelServer, template or endpoint",
+        ),
+    )
+
+
+class FeedbackModelRef(ModelRef):
+    """The feedback judge: longer answers, a little warmer (the seed's 1200 tokens at 0.3)."""
+
+    max_tokens: int = Field(default=1200, ge=16, le=8192)
+    temperature: float = Field(default=0.3, ge=0, le=2)
+
+
+class Models(Model):
+    """The two judges, asked at the same time."""
+
+    code: ModelRef
+    feedback: FeedbackModelRef
+    fallback: tuple[Endpoint, ...] = Field(default=(), max_length=4, description="Asked, visibly, when no other server answers.")
+
+
+class Execution(Model):
+    """How submissions run. They never run on Macs."""
+
+    sandbox: Literal["bubblewrap", "none"] = Field(default="bubblewrap", description="`none` runs them unconfined: only for bundles of your own.")
+    kernel_timeout_seconds: int = Field(default=60, ge=1, le=600, description="Limit of one notebook's execution, in seconds, from its first cell on.")
+    memory: Quantity = "1Gi"
+    network: Literal["none"] = "none"
+
+
+class PerformanceTargets(Model):
+    """tok/s below which the condition SlowModel is set, and the band Excellent (the seed's figures)."""
+
+    code: float = Field(default=30, ge=0)
+    feedback: float = Field(default=35, ge=0)
+    combined: float = Field(default=60, ge=0)
+
+
+class Scale(Model):
+    """The points of full marks."""
+
+    points: float = Field(default=37.5, gt=0, le=10000)
+
+
+class Performance(Model):
+    """`performance` of the spec."""
+
+    targets: PerformanceTargets = PerformanceTargets()
+
+
+class GradingJobSpec(Model):
+    """The wish: which class, graded how."""
+
+    assignment: Source = Field(description="A bundle: assignment.yaml, notebooks, tests, rubric (docs/how-to/write-a-bundle.md).")
+    submissions: Source = Field(description="A tar of one folder per student.")
+    scale: Scale = Scale()
+    models: Models
+    execution: Execution = Execution()
+    performance: Performance = Performance()
+    workers: Workers = Workers()
+    run_policy: RunPolicy = RunPolicy()
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(rule="self.assignment == oldSelf.assignment", message="spec.assignment cannot change after creation: apply a new GradingJob"),
+        Rule(rule="self.submissions == oldSelf.submissions", message="spec.submissions cannot change after creation: apply a new GradingJob"),
+        Rule(rule="self.models == oldSelf.models", message="spec.models cannot change after creation: apply a new GradingJob"),
+        Rule(rule="self.scale == oldSelf.scale", message="spec.scale cannot change after creation: apply a new GradingJob"),
+        Rule(rule="self.execution == oldSelf.execution", message="spec.execution cannot change after creation: apply a new GradingJob"),
+        Rule(
+            rule="!(has(oldSelf.runPolicy) && oldSelf.runPolicy.cancel) || (has(self.runPolicy) && self.runPolicy.cancel)",
+            message="runPolicy.cancel cannot be taken back: apply a new GradingJob",
+        ),
+    )
+
+
+class SubmissionCounts(Model):
+    """Submissions by outcome; `failed` is ours to mend (PlatformFault), `notGradable` is the submission's own fault."""
+
+    total: int = 0
+    graded: int = 0
+    needs_review: int = 0
+    not_gradable: int = 0
+    failed: int = 0
+
+
+class Scores(Model):
+    """Points over the graded submissions, on the job's scale; `histogram` has ten equal bins from 0 to full marks."""
+
+    mean: float
+    median: float
+    min: float
+    max: float
+    histogram: tuple[int, ...] = ()
+
+
+class ModelPerformance(Model):
+    """One judge's speed over the whole job."""
+
+    tokens_per_second: float
+    prompt_tokens: int
+    output_tokens: int
+    p50_seconds: float
+    p95_seconds: float
+
+
+class ModelsPerformance(Model):
+    """Both judges."""
+
+    code: ModelPerformance | None = None
+    feedback: ModelPerformance | None = None
+
+
+class PerformanceStatus(Model):
+    """Speed of the job. `parallelEfficiency` is the fraction of the bound 1 + min/max of the two model times."""
+
+    models: ModelsPerformance = ModelsPerformance()
+    combined_tokens_per_second: float | None = None
+    parallel_speedup: float | None = None
+    parallel_efficiency: float | None = None
+    submissions_per_hour: float | None = None
+    band: Literal["Excellent", "Good", "BelowTarget"] | None = None
+    shared_hardware: bool | None = Field(default=None, description="True where simulated Macs share one machine's cores: then the speed-up is only an overlap.")
+
+
+class GradingJobStatus(JobStatus):
+    """The truth about one class."""
+
+    submissions: SubmissionCounts | None = None
+    scores: Scores | None = None
+    performance: PerformanceStatus | None = None
+
+
+class GradingJob(Model):
+    """A GradingJob object."""
+
+    kind: ClassVar[str] = "GradingJob"
+    plural: ClassVar[str] = "gradingjobs"
+    short: ClassVar[str] = "gj"
+    scale: ClassVar[tuple[str, str, str] | None] = None
+    selectable: ClassVar[tuple[str, ...]] = (".status.phase",)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(name="PHASE", json_path=".status.phase"),
+        Column(name="DONE", type="integer", json_path=".status.submissions.graded"),
+        Column(name="REVIEW", type="integer", json_path=".status.submissions.needsReview"),
+        Column(name="MEAN", type="number", json_path=".status.scores.mean"),
+        Column(name="SUBM/H", type="number", json_path=".status.performance.submissionsPerHour"),
+        Column(name="ETA", type="integer", json_path=".status.estimatedSecondsLeft"),
+        Column(name="AGE", type="date", json_path=".metadata.creationTimestamp"),
+    )
+
+    metadata: ObjectMeta
+    spec: GradingJobSpec
+    status: GradingJobStatus = GradingJobStatus()

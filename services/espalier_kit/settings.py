@@ -1,0 +1,32 @@
+"""Settings: one frozen object per program, from `ESPALIER_<PROGRAM>_*`; an unknown variable is an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from espalier_kit.errors import Misconfigured
+
+
+class Settings(BaseModel):
+    """Base: frozen, unknown keys refused. Built once, in `__main__`; nothing else reads the environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(cls: type[S], program: str, environ: Mapping[str, str] | None = None) -> S:
+    """Read `ESPALIER_<PROGRAM>_<FIELD>`; raises `Misconfigured` naming each variable that is wrong, unknown or missing."""
+    prefix = f"ESPALIER_{program.upper()}_"
+    source = os.environ if environ is None else environ
+    values = {key.removeprefix(prefix).lower(): value for key, value in source.items() if key.startswith(prefix)}
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{prefix}{'_'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors())
+        raise Misconfigured(f"settings of espalier-{program}: {problems}", reason="Misconfigured") from error
