@@ -25,7 +25,9 @@ class Rule(Model):
 
 def immutable(what: str) -> Rule:
     """A transition rule: the field keeps its first value."""
-    return Rule(rule="self == oldSelf", message=f"{what} cannot change after creation: delete the object, apply a new one")
+    return Rule(
+        rule="self == oldSelf", message=f"{what} cannot change after creation: delete the object, apply a new one"
+    )
 
 
 class RunPolicy(Model):
@@ -33,17 +35,27 @@ class RunPolicy(Model):
 
     suspend: bool = Field(default=False, description="Pause: running tasks finish, no new one starts, workers go.")
     cancel: bool = Field(default=False, description="Stop for good and keep what is done; the phase becomes Cancelled.")
-    priority: int = Field(default=0, ge=-1000, le=1000, description="Higher runs first; equal runs first come, first served.")
-    retries: int = Field(default=3, ge=0, le=20, description="Attempts after the first that an infrastructure fault may cost a task.")
-    task_timeout_seconds: int = Field(default=600, ge=1, le=MAX_TASK_SECONDS, description="Deadline of one attempt of one task, in seconds.")
-    ttl_seconds_after_finished: int | None = Field(default=None, ge=0, description="Delete the object this long after its end, in seconds.")
+    priority: int = Field(
+        default=0, ge=-1000, le=1000, description="Higher runs first; equal runs first come, first served."
+    )
+    retries: int = Field(
+        default=3, ge=0, le=20, description="Attempts after the first that an infrastructure fault may cost a task."
+    )
+    task_timeout_seconds: int = Field(
+        default=600, ge=1, le=MAX_TASK_SECONDS, description="Deadline of one attempt of one task, in seconds."
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None, ge=0, description="Delete the object this long after its end, in seconds."
+    )
 
 
 class Source(Model):
     """Bytes by reference."""
 
     uri: str = Field(
-        min_length=1, max_length=512, pattern=r"^(artifact://[A-Za-z0-9._-]+|configmap://[a-z0-9.-]+/[A-Za-z0-9._-]+)$",
+        min_length=1,
+        max_length=512,
+        pattern=r"^(artifact://[A-Za-z0-9._-]+|configmap://[a-z0-9.-]+/[A-Za-z0-9._-]+)$",
         description="`artifact://<sha256>` as `espalier push` printed it, or `configmap://name/key` of the same namespace.",
     )
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Refuse any other content.")
@@ -121,7 +133,9 @@ class JobStatus(Model):
 
     observed_generation: int | None = Field(default=None, ge=0)
     phase: str | None = None
-    conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
+    conditions: tuple[Condition, ...] = Field(
+        default=(), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    )
     start_time: datetime | None = None
     completion_time: datetime | None = None
     tasks: TaskCounts | None = None

@@ -14,10 +14,16 @@ from espalier_api.modelserver import ModelServerSpec
 class ModelRef(Model):
     """Where a judge's model is: an existing server, a template of one for the life of the job, or any endpoint."""
 
-    model_server: str | None = Field(default=None, max_length=253, description="Name of a ModelServer of this namespace.")
-    template: ModelServerSpec | None = Field(default=None, description="A ModelServer that the job itself puts on the Macs.")
+    model_server: str | None = Field(
+        default=None, max_length=253, description="Name of a ModelServer of this namespace."
+    )
+    template: ModelServerSpec | None = Field(
+        default=None, description="A ModelServer that the job itself puts on the Macs."
+    )
     endpoint: Endpoint | None = None
-    model: str | None = Field(default=None, max_length=253, description="Which of the server's models; default its first.")
+    model: str | None = Field(
+        default=None, max_length=253, description="Which of the server's models; default its first."
+    )
     max_tokens: int = Field(default=800, ge=16, le=8192)
     temperature: float = Field(default=0.1, ge=0, le=2)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
@@ -42,14 +48,20 @@ class Models(Model):
 
     code: ModelRef
     feedback: FeedbackModelRef
-    fallback: tuple[Endpoint, ...] = Field(default=(), max_length=4, description="Asked, visibly, when no other server answers.")
+    fallback: tuple[Endpoint, ...] = Field(
+        default=(), max_length=4, description="Asked, visibly, when no other server answers."
+    )
 
 
 class Execution(Model):
     """How submissions run. They never run on Macs."""
 
-    sandbox: Literal["bubblewrap", "none"] = Field(default="bubblewrap", description="`none` runs them unconfined: only for bundles of your own.")
-    kernel_timeout_seconds: int = Field(default=60, ge=1, le=600, description="Limit of one notebook's execution, in seconds, from its first cell on.")
+    sandbox: Literal["bubblewrap", "none"] = Field(
+        default="bubblewrap", description="`none` runs them unconfined: only for bundles of your own."
+    )
+    kernel_timeout_seconds: int = Field(
+        default=60, ge=1, le=600, description="Limit of one notebook's execution, in seconds, from its first cell on."
+    )
     memory: Quantity = "1Gi"
     network: Literal["none"] = "none"
 
@@ -77,7 +89,9 @@ class Performance(Model):
 class GradingJobSpec(Model):
     """The wish: which class, graded how."""
 
-    assignment: Source = Field(description="A bundle: assignment.yaml, notebooks, tests, rubric (docs/how-to/write-a-bundle.md).")
+    assignment: Source = Field(
+        description="A bundle: assignment.yaml, notebooks, tests, rubric (docs/how-to/write-a-bundle.md)."
+    )
     submissions: Source = Field(description="A tar of one folder per student.")
     scale: Scale = Scale()
     models: Models
@@ -87,11 +101,26 @@ class GradingJobSpec(Model):
     run_policy: RunPolicy = RunPolicy()
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(rule="self.assignment == oldSelf.assignment", message="spec.assignment cannot change after creation: apply a new GradingJob"),
-        Rule(rule="self.submissions == oldSelf.submissions", message="spec.submissions cannot change after creation: apply a new GradingJob"),
-        Rule(rule="self.models == oldSelf.models", message="spec.models cannot change after creation: apply a new GradingJob"),
-        Rule(rule="self.scale == oldSelf.scale", message="spec.scale cannot change after creation: apply a new GradingJob"),
-        Rule(rule="self.execution == oldSelf.execution", message="spec.execution cannot change after creation: apply a new GradingJob"),
+        Rule(
+            rule="self.assignment == oldSelf.assignment",
+            message="spec.assignment cannot change after creation: apply a new GradingJob",
+        ),
+        Rule(
+            rule="self.submissions == oldSelf.submissions",
+            message="spec.submissions cannot change after creation: apply a new GradingJob",
+        ),
+        Rule(
+            rule="self.models == oldSelf.models",
+            message="spec.models cannot change after creation: apply a new GradingJob",
+        ),
+        Rule(
+            rule="self.scale == oldSelf.scale",
+            message="spec.scale cannot change after creation: apply a new GradingJob",
+        ),
+        Rule(
+            rule="self.execution == oldSelf.execution",
+            message="spec.execution cannot change after creation: apply a new GradingJob",
+        ),
         Rule(
             rule="!(has(oldSelf.runPolicy) && oldSelf.runPolicy.cancel) || (has(self.runPolicy) && self.runPolicy.cancel)",
             message="runPolicy.cancel cannot be taken back: apply a new GradingJob",
@@ -145,7 +174,10 @@ class PerformanceStatus(Model):
     parallel_efficiency: float | None = None
     submissions_per_hour: float | None = None
     band: Literal["Excellent", "Good", "BelowTarget"] | None = None
-    shared_hardware: bool | None = Field(default=None, description="True where simulated Macs share one machine's cores: then the speed-up is only an overlap.")
+    shared_hardware: bool | None = Field(
+        default=None,
+        description="True where simulated Macs share one machine's cores: then the speed-up is only an overlap.",
+    )
 
 
 class GradingJobStatus(JobStatus):

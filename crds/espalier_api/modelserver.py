@@ -15,7 +15,8 @@ class ServedModel(Model):
 
     name: str = Field(min_length=1, max_length=253, description="The name that requests use; may contain a slash.")
     source: str = Field(
-        min_length=1, max_length=512,
+        min_length=1,
+        max_length=512,
         description="A folder or .gguf file on the node, `package://module/file.gguf` inside an installed Python package, "
         "or `random://tiny` (random weights, for tests).",
     )
@@ -26,15 +27,23 @@ class ModelServerSpec(Model):
 
     models: tuple[ServedModel, ...] = Field(min_length=1, max_length=8)
     replicas: int = Field(default=1, ge=0, le=64)
-    placement: Literal["mlx", "linux"] = Field(default="mlx", description="`mlx`: Macs (virtual nodes); `linux`: Linux nodes, MLX's CPU backend.")
+    placement: Literal["mlx", "linux"] = Field(
+        default="mlx", description="`mlx`: Macs (virtual nodes); `linux`: Linux nodes, MLX's CPU backend."
+    )
     max_concurrency: int = Field(default=8, ge=1, le=64, description="Requests decoded in one batch.")
     queue_limit: int = Field(default=32, ge=0, le=4096, description="Requests that may wait; one more is answered 429.")
     prompt_cache_bytes: Quantity = Field(default="512Mi", description="Bound of the cache of shared prompt prefixes.")
     pod: PodOverrides | None = None
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(rule="self.models.all(m, self.models.exists_one(n, n.name == m.name))", message="models: each name may stand only once; rename one"),
-        Rule(rule="self.models == oldSelf.models", message="spec.models cannot change after creation: delete the object, apply a new one"),
+        Rule(
+            rule="self.models.all(m, self.models.exists_one(n, n.name == m.name))",
+            message="models: each name may stand only once; rename one",
+        ),
+        Rule(
+            rule="self.models == oldSelf.models",
+            message="spec.models cannot change after creation: delete the object, apply a new one",
+        ),
     )
 
 
@@ -56,8 +65,12 @@ class ModelServerStatus(Model):
     replicas: int | None = Field(default=None, ge=0)
     selector: str | None = Field(default=None, description="Label selector of the pods, for `/scale`.")
     endpoints: tuple[ModelEndpoint, ...] | None = None
-    tokens_per_second: float | None = Field(default=None, ge=0, description="Decode speed over the last requests, summed over the endpoints.")
-    conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
+    tokens_per_second: float | None = Field(
+        default=None, ge=0, description="Decode speed over the last requests, summed over the endpoints."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(), json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    )
 
 
 class ModelServer(Model):

@@ -51,8 +51,14 @@ def make_authority(name: str, now: datetime) -> KeyPair:
 
 
 def issue(
-    authority: KeyPair, common_name: str, now: datetime, *,
-    organisations: Iterable[str] = (), hosts: Iterable[str] = (), is_server: bool = False, is_client: bool = False,
+    authority: KeyPair,
+    common_name: str,
+    now: datetime,
+    *,
+    organisations: Iterable[str] = (),
+    hosts: Iterable[str] = (),
+    is_server: bool = False,
+    is_client: bool = False,
 ) -> KeyPair:
     """A leaf signed by `authority`; `hosts` are DNS names and addresses for the subject alternative names."""
     issuer = x509.load_pem_x509_certificate(authority.certificate)
@@ -67,9 +73,7 @@ def issue(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
     alternatives = [_general_name(host) for host in hosts]
     if alternatives:
@@ -100,17 +104,28 @@ def _builder(
     subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: datetime, days: int
 ) -> x509.CertificateBuilder:
     return (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW).not_valid_after(now + timedelta(days=days))
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
 
 
 def _key_usage(*, sign: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True, content_commitment=False, key_encipherment=not sign, data_encipherment=False,
-        key_agreement=False, key_cert_sign=sign, crl_sign=sign, encipher_only=False, decipher_only=False,
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=not sign,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign,
+        crl_sign=sign,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -28,5 +28,7 @@ def load(cls: type[S], program: str, environ: Mapping[str, str] | None = None) -
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{prefix}{'_'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            f"{prefix}{'_'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors()
+        )
         raise Misconfigured(f"settings of espalier-{program}: {problems}", reason="Misconfigured") from error

@@ -42,8 +42,12 @@ STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 CSR = Kind("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", namespaced=False)
 TOKEN_REVIEW = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
-SUBJECT_ACCESS_REVIEW = Kind("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", namespaced=False)
-CUSTOM_RESOURCE_DEFINITION = Kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
+SUBJECT_ACCESS_REVIEW = Kind(
+    "authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", namespaced=False
+)
+CUSTOM_RESOURCE_DEFINITION = Kind(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
+)
 GRADING_JOB = Kind("espalier.dev", "v1alpha1", "GradingJob", "gradingjobs")
 MODEL_SERVER = Kind("espalier.dev", "v1alpha1", "ModelServer", "modelservers")
 
@@ -77,8 +81,14 @@ class Cluster(Protocol):
         ...
 
     def watch(
-        self, kind: Kind, namespace: str | None = None, *, resource_version: str,
-        labels: str | None = None, fields: str | None = None, timeout_s: int = 240,
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        labels: str | None = None,
+        fields: str | None = None,
+        timeout_s: int = 240,
     ) -> AsyncIterator[WatchEvent]:
         """Changes after `resource_version`, bookmarks included; ends when the server closes it. Raises `Gone` on 410."""
         ...
@@ -96,21 +106,38 @@ class Cluster(Protocol):
         ...
 
     async def patch(
-        self, kind: Kind, name: str, namespace: str | None, patch: Mapping[str, Any], *,
-        subresource: str | None = None, strategic: bool = False,
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None,
+        patch: Mapping[str, Any],
+        *,
+        subresource: str | None = None,
+        strategic: bool = False,
     ) -> Object:
         """Merge patch, or strategic merge patch."""
         ...
 
     async def delete(
-        self, kind: Kind, name: str, namespace: str | None = None, *, uid: str | None = None,
-        grace_s: int | None = None, propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
+        self,
+        kind: Kind,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        grace_s: int | None = None,
+        propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
     ) -> None:
         """Delete; with `uid` only that very object. Deleting what is gone is success."""
         ...
 
     async def create_token(
-        self, service_account: str, namespace: str, *, audience: str | None, expiration_s: int,
+        self,
+        service_account: str,
+        namespace: str,
+        *,
+        audience: str | None,
+        expiration_s: int,
         bound_pod: tuple[str, str] | None = None,
     ) -> tuple[str, str]:
         """TokenRequest: the token and its end (RFC 3339). `bound_pod` is (name, uid)."""
