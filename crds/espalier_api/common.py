@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from espalier_api.meta import Condition, Model
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$", max_length=32)]
+SAYS = "x-espalier-says"
+"""Key beside a `pattern`: the sentence for a value that does not match it. The CRD turns both into one CEL rule."""
+
+Quantity = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$",
+        max_length=32,
+        json_schema_extra={SAYS: "write a Kubernetes quantity such as 500m, 2 or 2Gi"},
+    ),
+]
 """A Kubernetes quantity such as `500m` or `2Gi`."""
+
+LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
+AnnotationMap = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=32)]
+"""Bounded, as the API server must know the cost of comparing them."""
 
 MAX_TASK_SECONDS = 3600
 """Nothing a task of ours does takes an hour; a larger limit is a typing error (research/grading.md §2)."""
@@ -23,10 +37,10 @@ class Rule(Model):
     message: str
 
 
-def immutable(what: str) -> Rule:
-    """A transition rule: the field keeps its first value."""
+def immutable(field: str, *, instead: str) -> Rule:
+    """A transition rule for a class: `field` keeps its first value; `instead` says what a person does."""
     return Rule(
-        rule="self == oldSelf", message=f"{what} cannot change after creation: delete the object, apply a new one"
+        rule=f"self.{field} == oldSelf.{field}", message=f"spec.{field} cannot change after creation: {instead}"
     )
 
 
@@ -56,15 +70,28 @@ class Source(Model):
         min_length=1,
         max_length=512,
         pattern=r"^(artifact://[A-Za-z0-9._-]+|configmap://[a-z0-9.-]+/[A-Za-z0-9._-]+)$",
-        description="`artifact://<sha256>` as `espalier push` printed it, or `configmap://name/key` of the same namespace.",
+        description="`artifact://<sha256>` as `espalier push` printed it, or `configmap://name/key` of this namespace.",
+        json_schema_extra={
+            SAYS: "a source is artifact://<sha256> as `espalier push PATH` prints it, or configmap://name/key"
+        },
     )
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Refuse any other content.")
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        max_length=64,
+        description="Refuse any other content.",
+        json_schema_extra={SAYS: "sha256 is 64 lower-case hexadecimal digits, as `sha256sum` prints them"},
+    )
 
 
 class EnvVar(Model):
     """A plain environment variable."""
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)
+    name: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        max_length=128,
+        json_schema_extra={SAYS: "an environment variable's name is letters, digits and _, and starts with no digit"},
+    )
     value: str = Field(default="", max_length=4096)
 
 
@@ -87,11 +114,11 @@ class Resources(Model):
 class PodOverrides(Model):
     """The few pod fields a user may set."""
 
-    node_selector: dict[str, str] | None = None
+    node_selector: LabelMap | None = None
     tolerations: tuple[Toleration, ...] | None = Field(default=None, max_length=16)
     resources: Resources | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
+    labels: LabelMap | None = None
+    annotations: AnnotationMap | None = None
     env: tuple[EnvVar, ...] | None = Field(default=None, max_length=64)
 
 
@@ -113,10 +140,22 @@ class SecretKeyRef(Model):
 class Endpoint(Model):
     """Any OpenAI-compatible server: Ollama, vLLM, LM Studio, llama.cpp."""
 
-    url: str = Field(pattern=r"^https?://[^\s]+$", max_length=512, description="Base address, without /v1.")
+    url: str = Field(
+        pattern=r"^https?://[^\s]+$",
+        max_length=512,
+        description="Base address, without /v1.",
+        json_schema_extra={SAYS: "an endpoint's url starts with http:// or https:// and has no spaces"},
+    )
     model: str = Field(min_length=1, max_length=253)
     api_key_secret_ref: SecretKeyRef | None = None
     ca_secret_ref: SecretKeyRef | None = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            rule="!self.url.endsWith('/v1') && !self.url.endsWith('/v1/')",
+            message="write the endpoint's url without /v1: it is added to every request",
+        ),
+    )
 
 
 class TaskCounts(Model):

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from espalier_api.common import Column, Endpoint, JobStatus, Quantity, Rule, RunPolicy, Source, Workers
+from espalier_api.common import Column, Endpoint, JobStatus, Quantity, Rule, RunPolicy, Source, Workers, immutable
 from espalier_api.meta import Model, ObjectMeta
 from espalier_api.modelserver import ModelServerSpec
 
@@ -32,6 +32,10 @@ class ModelRef(Model):
         Rule(
             rule="[has(self.modelServer), has(self.template), has(self.endpoint)].filter(x, x).size() == 1",
             message="a model reference needs exactly one of modelServer, template or endpoint",
+        ),
+        Rule(
+            rule="!has(self.template) || self.template.replicas > 0",
+            message="a template with replicas 0 never answers: set template.replicas to 1 or more",
         ),
     )
 
@@ -86,6 +90,9 @@ class Performance(Model):
     targets: PerformanceTargets = PerformanceTargets()
 
 
+_IMMUTABLE = ("assignment", "submissions", "models", "scale", "execution")
+
+
 class GradingJobSpec(Model):
     """The wish: which class, graded how."""
 
@@ -101,28 +108,10 @@ class GradingJobSpec(Model):
     run_policy: RunPolicy = RunPolicy()
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        *(immutable(field, instead="apply a new GradingJob") for field in _IMMUTABLE),
         Rule(
-            rule="self.assignment == oldSelf.assignment",
-            message="spec.assignment cannot change after creation: apply a new GradingJob",
-        ),
-        Rule(
-            rule="self.submissions == oldSelf.submissions",
-            message="spec.submissions cannot change after creation: apply a new GradingJob",
-        ),
-        Rule(
-            rule="self.models == oldSelf.models",
-            message="spec.models cannot change after creation: apply a new GradingJob",
-        ),
-        Rule(
-            rule="self.scale == oldSelf.scale",
-            message="spec.scale cannot change after creation: apply a new GradingJob",
-        ),
-        Rule(
-            rule="self.execution == oldSelf.execution",
-            message="spec.execution cannot change after creation: apply a new GradingJob",
-        ),
-        Rule(
-            rule="!(has(oldSelf.runPolicy) && oldSelf.runPolicy.cancel) || (has(self.runPolicy) && self.runPolicy.cancel)",
+            rule="!(has(oldSelf.runPolicy) && oldSelf.runPolicy.cancel)"
+            " || (has(self.runPolicy) && self.runPolicy.cancel)",
             message="runPolicy.cancel cannot be taken back: apply a new GradingJob",
         ),
     )

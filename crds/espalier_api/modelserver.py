@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from espalier_api.common import Column, PodOverrides, Quantity, Rule
+from espalier_api.common import Column, PodOverrides, Quantity, Rule, immutable
 from espalier_api.meta import Condition, Model, ObjectMeta
 
 
@@ -17,8 +17,8 @@ class ServedModel(Model):
     source: str = Field(
         min_length=1,
         max_length=512,
-        description="A folder or .gguf file on the node, `package://module/file.gguf` inside an installed Python package, "
-        "or `random://tiny` (random weights, for tests).",
+        description="A folder or .gguf file on the node, `package://module/file.gguf` inside an installed Python "
+        "package, or `random://tiny` (random weights, for tests).",
     )
 
 
@@ -40,10 +40,7 @@ class ModelServerSpec(Model):
             rule="self.models.all(m, self.models.exists_one(n, n.name == m.name))",
             message="models: each name may stand only once; rename one",
         ),
-        Rule(
-            rule="self.models == oldSelf.models",
-            message="spec.models cannot change after creation: delete the object, apply a new one",
-        ),
+        immutable("models", instead="delete the object, apply a new one"),
     )
 
 

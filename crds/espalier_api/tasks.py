@@ -1,4 +1,4 @@
-"""Payloads and values of the tasks we ship, so that operator, executors and reports agree without importing each other."""
+"""Payloads and values of the tasks we ship: operator, executors and reports agree without importing each other."""
 
 from __future__ import annotations
 
