@@ -128,12 +128,15 @@ class SubmissionCounts(Model):
 
 
 class Scores(Model):
-    """Points over the graded submissions, on the job's scale; `histogram` has ten equal bins from 0 to full marks."""
+    """Points over the graded submissions, on the job's scale; `histogram` has ten equal bins from 0 to full marks.
+
+    While the job runs there is only the mean; the report adds the rest.
+    """
 
     mean: float
-    median: float
-    min: float
-    max: float
+    median: float | None = None
+    min: float | None = None
+    max: float | None = None
     histogram: tuple[int, ...] = ()
 
 
