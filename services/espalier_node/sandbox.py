@@ -1,0 +1,96 @@
+"""bubblewrap command lines (pure): a file view of its own, then an unprivileged user.
+
+Three facts shape this. An agent run by root lets bubblewrap build the view *as root* and drops to the pod's user
+inside, since only so a second bubblewrap inside the pod (a student's sandbox) may build a view of its own. /proc is
+mounted afresh over the machine's: bubblewrap's `--proc` masks parts of it, and the kernel then refuses the inner
+sandbox a /proc. And every parent of a mounted path is made explicitly with mode 0755, since an interpreter may live
+under a directory (root's home) that the pod's user could not enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from espalier_node.machine.base import View
+
+INFO_FD = 4
+ESSENTIAL_ETC = (
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf", "resolv.conf", "ssl", "ca-certificates",
+    "alternatives", "localtime", "timezone", "mime.types", "services", "protocols", "host.conf", "gai.conf", "fonts",
+)
+"""What programs need of /etc; users, groups and hosts are the pod's own (`process` writes them)."""
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/homebrew")
+_PRIVILEGE_DROP = 'mount -t proc proc /proc && exec setpriv "$@"'
+
+
+def command_line(
+    view: View, command: Iterable[str], *, bubblewrap: str, is_root: bool, links: dict[str, str], etc: Iterable[str]
+) -> tuple[str, ...]:
+    """bubblewrap and its options. `links` are the system's own symbolic links (`/bin` → `usr/bin`); `etc` what exists."""
+    targets = [*(str(path) for path in view.readable), *(target for _, target, _ in view.mounts)]
+    options = [
+        "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--die-with-parent",
+        "--info-fd", str(INFO_FD), *([] if view.network else ["--unshare-net"]),
+        *_system(links),
+        *(["--bind", "/proc", "/proc"] if is_root else ["--proc", "/proc"]),
+        "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp",
+        *_parents([*targets, "/etc/hosts"]),
+        *_flat(("--ro-bind", f"/etc/{name}", f"/etc/{name}") for name in etc),
+        *_flat(("--ro-bind", str(path), str(path)) for path in view.readable),
+        *_flat(("--ro-bind" if is_read_only else "--bind", str(source), target)
+               for source, target, is_read_only in view.mounts),
+        "--remount-ro", "/", "--chdir", "/",
+    ]
+    inner = ["/bin/sh", "-c", _PRIVILEGE_DROP, "sh", *drop(view), *command] if is_root else list(command)
+    return (bubblewrap, *options, "--", *inner)
+
+
+def drop(view: View) -> tuple[str, ...]:
+    """setpriv's options: the pod's user, no groups, no capabilities, none to be gained."""
+    return (
+        "--reuid", str(view.user), "--regid", str(view.group), "--clear-groups", "--no-new-privs",
+        "--inh-caps=-all", "--bounding-set=-all", "--",
+    )
+
+
+def enter_line(pid: int, view: View, command: Iterable[str], *, nsenter: str, is_root: bool) -> tuple[str, ...]:
+    """The command line that runs `command` in the namespaces of `pid`."""
+    if is_root:
+        flags, inner = ["-m", "-p", "-i", "-u"], ["/usr/bin/setpriv", *drop(view), *command]
+    else:
+        flags, inner = ["-U", "-m", "-p", "-i", "-u", "--preserve-credentials"], list(command)
+    return (nsenter, "-t", str(pid), *flags, "--", *inner)
+
+
+def _system(links: dict[str, str]) -> Iterator[str]:
+    for path in _SYSTEM:
+        if path in links:
+            yield from ("--symlink", links[path], path)
+        else:
+            yield from ("--ro-bind-try", path, path)
+
+
+def _parents(targets: Iterable[str]) -> Iterator[str]:
+    """`--perms 0755 --dir` for each directory above a target, outermost first, once."""
+    seen: set[str] = {"/", "/tmp", *_SYSTEM}
+    for target in targets:
+        for parent in reversed(PurePosixPath(target).parents):
+            path = str(parent)
+            if path not in seen and not path.startswith(("/dev", "/proc", "/usr/")):
+                seen.add(path)
+                yield from ("--perms", "0755", "--dir", path)
+
+
+def _flat(groups: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for group in groups:
+        yield from group
+
+
+def outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The paths without those inside another, sorted: what is bound once need not be bound again."""
+    kept: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(other) for other in kept):
+            kept.append(path)
+    return tuple(kept)
