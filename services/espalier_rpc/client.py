@@ -18,7 +18,9 @@ from espalier_rpc.views import JobList, JobRequest, JobUpdate, JobView, TaskView
 CALL_TIMEOUT_S = 20.0
 KEEPALIVE_S = 20
 """A peer that answers no ping for ten seconds after this long without a byte is away. Servers must permit it."""
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+REASON_KEY = "espalier-reason"
+"""Trailing metadata in which the server names its reason."""
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
@@ -77,7 +79,9 @@ class _Bearer(grpc.AuthMetadataPlugin):
 def translate(error: grpc.aio.AioRpcError) -> EspalierError:
     """The error by meaning; its message is the server's sentence."""
     kind, reason = _MEANING.get(error.code(), (Retryable, "Unavailable"))
-    return kind(error.details() or f"the coordinator answered {error.code().name}", reason=reason)
+    told = next((value for key, value in error.trailing_metadata() or () if key == REASON_KEY), None)
+    message = error.details() or f"the coordinator answered {error.code().name}"
+    return kind(message, reason=told if isinstance(told, str) else reason)
 
 
 @contextmanager
@@ -138,15 +142,23 @@ class CoordinatorClient:
     async def watch(self) -> AsyncIterator[JobView]:
         """The current view of every job, then each change. Ends only by an error; `Retryable` means: watch again."""
         with _by_meaning():
-            async for message in self._stub.WatchJobs(pb.WatchJobsRequest()):
-                yield convert.job_view_from_wire(message)
+            call = self._stub.WatchJobs(pb.WatchJobsRequest())
+            try:
+                async for message in call:
+                    yield convert.job_view_from_wire(message)
+            finally:
+                call.cancel()
         raise Retryable("the coordinator ended the watch")
 
     async def session(self, messages: AsyncIterator[pb.WorkerMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """A worker's conversation; ends when the coordinator closes it. The worker's own session module converts."""
         with _by_meaning():
-            async for message in self._stub.Session(messages):
-                yield message
+            call = self._stub.Session(messages)
+            try:
+                async for message in call:
+                    yield message
+            finally:
+                call.cancel()
 
     async def close(self) -> None:
         """Close the channel; running calls are cancelled."""

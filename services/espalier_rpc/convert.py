@@ -28,12 +28,12 @@ _OUTCOMES: frozenset[str] = frozenset(get_args(ResultOutcome))
 
 
 # ---------------------------------------------------------------- JSON
-def json_to_wire(value: Mapping[str, Any] | None) -> bytes:
+def value_to_wire(value: Mapping[str, Any] | None) -> bytes:
     """Canonical JSON; nothing for None."""
     return b"" if value is None else canonical_json(value)
 
 
-def json_from_wire(data: bytes, what: str) -> dict[str, Any] | None:
+def value_from_wire(data: bytes, what: str = "the value") -> dict[str, Any] | None:
     """A JSON object, or None for no bytes; `what` names it in the error."""
     if not data:
         return None
@@ -47,34 +47,37 @@ def json_from_wire(data: bytes, what: str) -> dict[str, Any] | None:
 
 
 # ---------------------------------------------------------------- jobs
-def task_spec_to_wire(spec: TaskSpec) -> pb.TaskSpec:
+def task_to_wire(spec: TaskSpec) -> pb.TaskSpec:
+    """A task to submit; without a time limit or retries of its own it gets the job's."""
     return pb.TaskSpec(
-        key=spec.key, type=spec.type, payload=json_to_wire(spec.payload),
+        key=spec.key, type=spec.type, payload=value_to_wire(spec.payload),
         depends_on=[pb.Dependency(key=d.key, when=d.when.value) for d in spec.depends_on],
         timeout_s=spec.timeout_s or 0.0, retries=spec.retries, tags=spec.tags,
     )
 
 
-def task_spec_from_wire(message: pb.TaskSpec) -> TaskSpec:
+def spec_from_wire(message: pb.TaskSpec) -> TaskSpec:
     if not message.key or not message.type:
         raise _invalid(f"task {message.key!r} of type {message.type!r}: key and type must be set")
     return TaskSpec(
         key=message.key, type=message.type,
-        payload=json_from_wire(message.payload, f"payload of task {message.key!r}") or {},
-        depends_on=tuple(Dependency(key=d.key, when=_when(d.when, message.key)) for d in message.depends_on),
+        payload=value_from_wire(message.payload, f"payload of task {message.key!r}") or {},
+        depends_on=tuple(dependency_from_wire(d) for d in message.depends_on),
         timeout_s=message.timeout_s or None, retries=message.retries if message.HasField("retries") else None,
         tags=tuple(message.tags),
     )
 
 
-def _when(text: str, key: str) -> When:
+def dependency_from_wire(message: pb.Dependency) -> Dependency:
+    """An edge; an absent condition is `done`."""
     try:
-        return When(text or When.DONE)
+        return Dependency(message.key, When(message.when or When.DONE))
     except ValueError as error:
-        raise _invalid(f"dependency of task {key!r}: when must be done or finished, not {text!r}") from error
+        raise _invalid(f"dependency on {message.key!r}: when must be done or finished, not {message.when!r}") from error
 
 
 def endpoint_to_wire(endpoint: ModelEndpoint) -> pb.Endpoint:
+    """A model endpoint with its secrets: only ever sent over TLS."""
     return pb.Endpoint(
         role=endpoint.role, url=endpoint.url, model=endpoint.model, name=endpoint.name, node=endpoint.node,
         ready=endpoint.ready, server_name=endpoint.server_name or "", ca_pem=endpoint.ca_pem or "",
@@ -83,6 +86,7 @@ def endpoint_to_wire(endpoint: ModelEndpoint) -> pb.Endpoint:
 
 
 def endpoint_from_wire(message: pb.Endpoint) -> ModelEndpoint:
+    """The endpoint; empty names, certificates and keys are absent ones."""
     return ModelEndpoint(
         role=message.role, url=message.url, model=message.model, name=message.name, node=message.node,
         ready=message.ready, server_name=message.server_name or None, ca_pem=message.ca_pem or None,
@@ -102,7 +106,7 @@ def job_request_to_wire(job: JobRequest) -> pb.SubmitJobRequest:
     return pb.SubmitJobRequest(
         uid=job.uid, namespace=job.namespace, name=job.name, kind=job.kind, priority=job.priority,
         suspended=job.suspended, retries=job.retries, task_timeout_s=job.task_timeout_s,
-        tasks=[task_spec_to_wire(t) for t in job.tasks], endpoints=endpoints_to_wire(job.endpoints),
+        tasks=[task_to_wire(t) for t in job.tasks], endpoints=endpoints_to_wire(job.endpoints),
     )
 
 
@@ -112,7 +116,7 @@ def job_request_from_wire(message: pb.SubmitJobRequest) -> JobRequest:
         uid=message.uid, namespace=message.namespace, name=message.name, kind=message.kind, priority=message.priority,
         suspended=message.suspended, retries=message.retries,
         task_timeout_s=message.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
-        tasks=tuple(task_spec_from_wire(t) for t in message.tasks), endpoints=endpoints_from_wire(message.endpoints),
+        tasks=tuple(spec_from_wire(t) for t in message.tasks), endpoints=endpoints_from_wire(message.endpoints),
     )
 
 
@@ -167,21 +171,21 @@ def job_list_from_wire(message: pb.ListJobsResponse) -> JobList:
 def task_outcome_to_wire(outcome: TaskOutcome) -> pb.TaskOutcome:
     return pb.TaskOutcome(
         key=outcome.key, type=outcome.type, state=outcome.state, reason=outcome.reason, message=outcome.message,
-        value=json_to_wire(outcome.value), attempts=outcome.attempts,
+        value=value_to_wire(outcome.value), attempts=outcome.attempts,
     )
 
 
 def task_outcome_from_wire(message: pb.TaskOutcome) -> TaskOutcome:
     return TaskOutcome(
         key=message.key, type=message.type, state=message.state, reason=message.reason, message=message.message,
-        value=json_from_wire(message.value, f"value of task {message.key!r}"), attempts=message.attempts,
+        value=value_from_wire(message.value, f"value of task {message.key!r}"), attempts=message.attempts,
     )
 
 
 def task_view_to_wire(view: TaskView) -> pb.TaskView:
     return pb.TaskView(
         id=view.id, key=view.key, type=view.type, state=view.state, attempts=view.attempts, worker=view.worker,
-        reason=view.reason, message=view.message, value=json_to_wire(view.value),
+        reason=view.reason, message=view.message, value=value_to_wire(view.value),
     )
 
 
@@ -189,7 +193,7 @@ def task_view_from_wire(message: pb.TaskView) -> TaskView:
     return TaskView(
         id=message.id, key=message.key, type=message.type, state=message.state, attempts=message.attempts,
         worker=message.worker, reason=message.reason, message=message.message,
-        value=json_from_wire(message.value, f"value of task {message.key!r}"),
+        value=value_from_wire(message.value, f"value of task {message.key!r}"),
     )
 
 
@@ -197,23 +201,23 @@ def task_view_from_wire(message: pb.TaskView) -> TaskView:
 def outcome_to_wire(key: str, outcome: Outcome) -> pb.Outcome:
     return pb.Outcome(
         key=key, state=outcome.state.value, reason=outcome.reason, message=outcome.message,
-        value=json_to_wire(outcome.value),
+        value=value_to_wire(outcome.value),
     )
 
 
 def outcome_from_wire(message: pb.Outcome) -> Outcome:
     return Outcome(
         state=TaskState(message.state), reason=message.reason, message=message.message,
-        value=json_from_wire(message.value, f"outcome of {message.key!r}"),
+        value=value_from_wire(message.value, f"outcome of {message.key!r}"),
     )
 
 
-def task_from_wire(message: pb.Assignment, now: datetime) -> Task:
+def assignment_from_wire(message: pb.Assignment, now: datetime) -> Task:
     """One attempt as an executor gets it; its deadline counts from `now`."""
     return Task(
         id=message.lease.task_id, attempt=message.lease.attempt, job_uid=message.job_uid, job_name=message.job_name,
         namespace=message.namespace, key=message.key, type=message.type,
-        payload=json_from_wire(message.payload, f"payload of task {message.key!r}") or {},
+        payload=value_from_wire(message.payload, f"payload of task {message.key!r}") or {},
         inputs={i.key: outcome_from_wire(i) for i in message.inputs},
         deadline=now + timedelta(seconds=message.timeout_s),
     )
@@ -222,8 +226,8 @@ def task_from_wire(message: pb.Assignment, now: datetime) -> Task:
 def task_report_to_wire(report: TaskReport) -> pb.TaskResult:
     return pb.TaskResult(
         lease=pb.Lease(task_id=report.task_id, attempt=report.attempt), outcome=report.outcome, reason=report.reason,
-        message=report.message, value=json_to_wire(report.value), tallies=dict(report.tallies),
-        children=[task_spec_to_wire(c) for c in report.children], execution_s=report.execution_s,
+        message=report.message, value=value_to_wire(report.value), tallies=dict(report.tallies),
+        children=[task_to_wire(c) for c in report.children], execution_s=report.execution_s,
     )
 
 
@@ -233,8 +237,8 @@ def task_report_from_wire(message: pb.TaskResult) -> TaskReport:
     return TaskReport(
         task_id=message.lease.task_id, attempt=message.lease.attempt, outcome=cast(ResultOutcome, message.outcome),
         reason=message.reason, message=message.message,
-        value=json_from_wire(message.value, f"value of task {message.lease.task_id}") or {},
-        tallies=dict(message.tallies), children=tuple(task_spec_from_wire(c) for c in message.children),
+        value=value_from_wire(message.value, f"value of task {message.lease.task_id}") or {},
+        tallies=dict(message.tallies), children=tuple(spec_from_wire(c) for c in message.children),
         execution_s=message.execution_s,
     )
 

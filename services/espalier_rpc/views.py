@@ -16,7 +16,10 @@ ResultOutcome = Literal["done", "userFault", "evaluatorFault", "platformFault", 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job as submitted, idempotent by `uid` (the CR's). `retries` and `task_timeout_s` (seconds): its tasks."""
+    """A job as submitted, idempotent by `uid` (the CR's).
+
+    `retries` and `task_timeout_s` (seconds) hold for tasks that name none of their own.
+    """
 
     uid: str
     namespace: str

@@ -1,0 +1,186 @@
+"""The artifact store of a coordinator, over HTTPS: one object per namespace, digests checked on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from itertools import count
+from typing import TypeVar
+
+import httpx
+
+from espalier_kit.clock import Clock, SystemClock
+from espalier_kit.digest import sha256
+from espalier_kit.errors import EspalierError, Forbidden, Misconfigured, NotFound, Permanent, Retryable
+from espalier_kit.retry import Backoff
+
+CHUNK_BYTES = 256 * 1024
+TRIES = 6
+BACKOFF = Backoff(first_s=0.3, longest_s=5.0)
+"""Six tries last about eight seconds: longer than a coordinator's restart."""
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+T = TypeVar("T")
+
+
+def web_client(base_url: str, *, ca_pem: str | None) -> httpx.AsyncClient:
+    """The HTTPS client for a coordinator's web address; `ca_pem` None trusts the machine's roots."""
+    try:
+        context = ssl.create_default_context(cadata=ca_pem)
+    except ssl.SSLError as error:
+        raise Misconfigured(f"the coordinator's authority is no certificate: {error}", reason="BadAuthority") from error
+    return httpx.AsyncClient(base_url=base_url, verify=context, timeout=_TIMEOUT, trust_env=False)
+
+
+class HttpArtifacts:
+    """`ArtifactStore` of one namespace. Tries again while the coordinator is away, then raises `Retryable`."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, *, namespace: str, token: Callable[[], str], server_name: str | None = None,
+        clock: Clock | None = None, backoff: Backoff = BACKOFF,
+    ) -> None:
+        self._http = http
+        self._path = f"/artifacts/{namespace}"
+        self._token = token
+        self._extensions = {"sni_hostname": server_name} if server_name else {}
+        self._clock = clock or SystemClock()
+        self._backoff = backoff
+        self._rng = random.Random()  # jitter only
+
+    async def put(self, data: bytes | AsyncIterable[bytes]) -> str:
+        """Store. Bytes are tried again; a stream can be read only once, so its caller tries again."""
+        if isinstance(data, bytes):
+            digest = sha256(data)
+            return await self._persist(lambda: self._upload(f"{self._path}/{digest}", data, lambda: digest))
+        hashed = _Hashed(data)
+        return await self._upload(self._path, hashed, hashed.hexdigest)
+
+    async def get(self, sha256: str) -> bytes:
+        """All bytes, verified."""
+
+        async def attempt() -> bytes:
+            return b"".join([chunk async for chunk in self._download(sha256)])
+
+        return await self._persist(attempt)
+
+    async def stream(self, sha256: str) -> AsyncIterator[bytes]:
+        """Chunks; tries again only until the first, and yields the last once the digest was verified."""
+
+        async def first() -> tuple[AsyncGenerator[bytes, None], bytes | None]:
+            chunks = self._download(sha256)
+            return chunks, await anext(chunks, None)
+
+        rest, head = await self._persist(first)
+        async with aclosing(rest):
+            if head is not None:
+                yield head
+            async for chunk in rest:
+                yield chunk
+
+    async def exists(self, sha256: str) -> bool:
+        """Whether the store has it."""
+
+        async def attempt() -> bool:
+            async with self._answer("HEAD", f"{self._path}/{sha256}"):
+                return True
+
+        try:
+            return await self._persist(attempt)
+        except NotFound:
+            return False
+
+    async def _upload(self, path: str, content: bytes | AsyncIterable[bytes], expected: Callable[[], str]) -> str:
+        async with self._answer("PUT", path, content=content) as response:
+            stored = str(_json(await response.aread()).get("sha256", ""))
+        if stored != expected():
+            raise Retryable(f"the store has {stored or 'nothing'} for {expected()}", reason="DigestMismatch")
+        return stored
+
+    async def _download(self, digest: str) -> AsyncGenerator[bytes, None]:
+        state, held = hashlib.sha256(), b""
+        async with self._answer("GET", f"{self._path}/{digest}") as response:
+            async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                state.update(chunk)
+                if held:
+                    yield held
+                held = chunk
+        if state.hexdigest() != digest:
+            raise Retryable(f"artifact {digest} arrived damaged", reason="DigestMismatch")
+        if held:
+            yield held
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, *, content: bytes | AsyncIterable[bytes] | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        headers = {"authorization": f"Bearer {self._token()}"}
+        try:
+            async with self._http.stream(
+                method, path, content=content, headers=headers, extensions=self._extensions
+            ) as response:
+                if response.is_error:
+                    raise _error(response, await response.aread(), path)
+                yield response
+        except httpx.HTTPError as error:
+            raise Retryable(f"artifact store: {type(error).__name__} {error}".rstrip()) from error
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        for number in count(1):
+            try:
+                return await attempt()
+            except Retryable as error:
+                if number == TRIES:
+                    raise
+                await self._clock.sleep(error.after_s or self._backoff.delay_s(number, self._rng))
+        raise AssertionError("unreachable: count() never ends")
+
+
+class _Hashed:
+    """A stream that hashes what passes."""
+
+    def __init__(self, source: AsyncIterable[bytes]) -> None:
+        self._source = source
+        self._state = hashlib.sha256()
+
+    def hexdigest(self) -> str:
+        return self._state.hexdigest()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._source:
+            self._state.update(chunk)
+            yield chunk
+
+
+def _error(response: httpx.Response, body: bytes, path: str) -> EspalierError:
+    said = str(_json(body).get("detail") or f"HTTP {response.status_code}")
+    message = f"{path}: {said}"
+    match response.status_code:
+        case 404:
+            return NotFound(message, reason="NotFound")
+        case 401 | 403:
+            return Forbidden(message, reason="Forbidden")
+        case 422 | 507 | 429:
+            reasons = {422: "DigestMismatch", 507: "StorageFull", 429: "Overloaded"}
+            return Retryable(message, reason=reasons[response.status_code], after_s=_retry_after(response))
+        case code if code >= 500:
+            return Retryable(message)
+        case 413:
+            return Permanent(message, reason="TooLarge")
+    return Permanent(message, reason="Refused")
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isdigit() else None
+
+
+def _json(body: bytes) -> dict[str, object]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

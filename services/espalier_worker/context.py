@@ -1,0 +1,72 @@
+"""What the worker lends an executor for one attempt: the `Context` of `espalier_kit.execution`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+
+from espalier_kit.artifacts import ArtifactStore
+from espalier_kit.execution import ModelEndpoint, Task
+
+log = logging.getLogger("espalier_worker.task")
+
+
+class Abort(StrEnum):
+    """Why an attempt must stop before its end."""
+
+    CANCELLED = "cancelled"
+    """The coordinator says so: the job was cancelled or deleted, or the lease is another's."""
+    DRAINED = "drained"
+    """The worker's own time is over."""
+
+
+class AttemptContext:
+    """One attempt's context. `endpoints` answers with the newest push, also in the middle of an attempt."""
+
+    def __init__(
+        self, task: Task, *, artifacts: ArtifactStore, endpoints: Callable[[], tuple[ModelEndpoint, ...]]
+    ) -> None:
+        self._artifacts = artifacts
+        self._endpoints = endpoints
+        self._cancelled = asyncio.Event()
+        self._progress: tuple[float, str] | None = None
+        self._log = logging.LoggerAdapter(log, identity(task))
+        self.abort_reason: Abort | None = None
+
+    @property
+    def cancelled(self) -> asyncio.Event:
+        return self._cancelled
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        return self._artifacts
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        return self._log
+
+    def endpoints(self) -> tuple[ModelEndpoint, ...]:
+        return self._endpoints()
+
+    async def progress(self, fraction: float, message: str = "") -> None:
+        self._progress = (min(max(fraction, 0.0), 1.0), message[:200])
+
+    def take_progress(self) -> tuple[float, str] | None:
+        """What was reported since the last call."""
+        taken, self._progress = self._progress, None
+        return taken
+
+    def abort(self, reason: Abort) -> None:
+        """Ask the attempt to stop; the first reason counts."""
+        self.abort_reason = self.abort_reason or reason
+        self._cancelled.set()
+
+
+def identity(task: Task) -> dict[str, object]:
+    """The fields that every log line about a task carries."""
+    return {
+        "kind": "Task", "namespace": task.namespace, "name": task.job_name, "uid": task.job_uid,
+        "task": task.key, "type": task.type, "attempt": task.attempt,
+    }

@@ -1,0 +1,72 @@
+"""Which executor runs which task type: entry points of group `espalier.executors`, imported when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol
+
+from espalier_kit.execution import Executor, PlatformFault
+
+GROUP = "espalier.executors"
+
+
+class Executors(Protocol):
+    """The executors of one worker."""
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The task types it can run."""
+        ...
+
+    def find(self, type_: str) -> Executor:
+        """The executor of a type; may import it, which takes a while. Raises `PlatformFault`."""
+        ...
+
+
+class InstalledExecutors:
+    """What the installed distributions offer."""
+
+    def __init__(self, points: Mapping[str, EntryPoint] | None = None) -> None:
+        self._points = {p.name: p for p in entry_points(group=GROUP)} if points is None else dict(points)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return tuple(sorted(self._points))
+
+    def find(self, type_: str) -> Executor:
+        point = self._points.get(type_)
+        if point is None:
+            raise unknown(type_, self.types)
+        try:
+            loaded: Executor = point.load()
+        except (ImportError, AttributeError) as error:
+            raise PlatformFault(
+                f"the executor of {type_!r} ({point.value}) cannot be imported: {error}", reason="ExecutorImportFailed"
+            ) from error
+        return loaded
+
+
+class GivenExecutors:
+    """Executors from a dictionary: for embedding and for tests."""
+
+    def __init__(self, executors: Mapping[str, Executor]) -> None:
+        self._executors = dict(executors)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return tuple(sorted(self._executors))
+
+    def find(self, type_: str) -> Executor:
+        executor = self._executors.get(type_)
+        if executor is None:
+            raise unknown(type_, self.types)
+        return executor
+
+
+def unknown(type_: str, known: tuple[str, ...]) -> PlatformFault:
+    """The fault for a type that nobody here runs."""
+    return PlatformFault(
+        f"no executor for task type {type_!r} is installed in this worker; it has {', '.join(known) or 'none'}",
+        reason="UnknownTaskType",
+    )

@@ -1,0 +1,168 @@
+"""What a worker holds of each task: queued, running, or a result not yet acked. No I/O, no clock.
+
+A lease is (task, attempt). Each lives in exactly one place; a result is kept, and sent again in each new session,
+until the coordinator acks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from espalier_kit.execution import Task
+from espalier_rpc.views import TaskReport
+
+
+class Lease(NamedTuple):
+    """The right to run one attempt."""
+
+    task_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One attempt as granted; its deadline starts when it starts, `timeout_s` seconds."""
+
+    task: Task
+    timeout_s: float
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.task.id, self.task.attempt)
+
+    def at(self, now: datetime) -> Task:
+        """The task, started now."""
+        return replace(self.task, deadline=now + timedelta(seconds=self.timeout_s))
+
+
+class Leases:
+    """The worker's book. The window is `capacity + prefetch` tasks that are queued, running or on their way."""
+
+    def __init__(self, *, capacity: int, prefetch: int) -> None:
+        self._capacity = capacity
+        self._window = capacity + prefetch
+        self._queued: dict[Lease, Grant] = {}
+        self._running: dict[Lease, Grant] = {}
+        self._results: dict[Lease, TaskReport] = {}
+        self._unsent: set[Lease] = set()
+        self._hand_back: set[Lease] = set()
+        self._wanted = 0
+        self._draining = False
+
+    @property
+    def queued(self) -> int:
+        return len(self._queued)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def unacked(self) -> int:
+        return len(self._results)
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether leaving now would lose nothing."""
+        return not (self._queued or self._running or self._results or self._hand_back)
+
+    def held(self) -> tuple[Lease, ...]:
+        """Every lease that a Hello must list."""
+        return (*self._queued, *self._running, *self._results)
+
+    # ------------------------------------------------------------ in
+    def new_session(self) -> None:
+        """Wishes of the last session are void; every result goes out again. Call before Hello is made."""
+        self._wanted = 0
+        self._unsent = set(self._results)
+        self._hand_back.clear()  # leases that Hello does not list go back by themselves
+
+    def grant(self, grants: Iterable[Grant]) -> tuple[Lease, ...]:
+        """Take tasks. Returns running leases that a newer attempt of the same task replaces: abort them."""
+        replaced: list[Lease] = []
+        for grant in grants:
+            self._wanted = max(0, self._wanted - 1)
+            if grant.lease in self._queued or grant.lease in self._running or grant.lease in self._results:
+                continue
+            replaced += self._replace_older(grant.lease)
+            if self._draining:
+                self._hand_back.add(grant.lease)
+            else:
+                self._queued[grant.lease] = grant
+        return tuple(replaced)
+
+    def start(self) -> tuple[Grant, ...]:
+        """Move what capacity allows from queued to running, oldest first."""
+        free = 0 if self._draining else self._capacity - len(self._running)
+        started = tuple(self._queued.values())[:max(0, free)]
+        for grant in started:
+            self._running[grant.lease] = self._queued.pop(grant.lease)
+        return started
+
+    def finish(self, report: TaskReport) -> None:
+        """An attempt ended; a replaced one leaves nothing behind."""
+        lease = Lease(report.task_id, report.attempt)
+        if self._running.pop(lease, None) or self._queued.pop(lease, None):
+            self._results[lease] = report
+            self._unsent.add(lease)
+
+    def reject(self, report: TaskReport) -> None:
+        """A granted task that could not even be read."""
+        self._wanted = max(0, self._wanted - 1)
+        lease = Lease(report.task_id, report.attempt)
+        self._results[lease] = report
+        self._unsent.add(lease)
+
+    def ack(self, leases: Iterable[Lease]) -> None:
+        """These results are on disk."""
+        for lease in leases:
+            self._results.pop(lease, None)
+            self._unsent.discard(lease)
+
+    def cancel_queued(self, lease: Lease) -> None:
+        """A task that has not started ends as cancelled; anything else is not the book's to stop."""
+        if lease in self._queued:
+            said = "cancelled before it started"
+            self.finish(TaskReport(*lease, outcome="cancelled", reason="Cancelled", message=said))
+
+    def drain(self) -> None:
+        """Want no more, give back what has not started."""
+        self._draining = True
+        self._hand_back.update(self._queued)
+        self._queued.clear()
+
+    # ------------------------------------------------------------ out
+    def take_results(self, most: int) -> tuple[TaskReport, ...]:
+        """Up to `most` results that this session has not sent; they stay until acked."""
+        chosen = [lease for lease in self._results if lease in self._unsent][:most]
+        self._unsent.difference_update(chosen)
+        return tuple(self._results[lease] for lease in chosen)
+
+    def take_hand_back(self) -> tuple[Lease, ...]:
+        """Leases to give back, once."""
+        taken = tuple(self._hand_back)
+        self._hand_back.clear()
+        return taken
+
+    def take_want(self) -> int:
+        """How many more tasks to ask for; counts them as on their way."""
+        if self._draining:
+            return 0
+        more = max(0, self._window - len(self._queued) - len(self._running) - self._wanted)
+        self._wanted += more
+        return more
+
+    def _replace_older(self, lease: Lease) -> list[Lease]:
+        for older in [held for held in self._queued if held.task_id == lease.task_id]:
+            del self._queued[older]
+        running = [held for held in self._running if held.task_id == lease.task_id]
+        for older in running:
+            del self._running[older]
+        return running

@@ -1,0 +1,67 @@
+"""Messages of a session, built and read. Nothing else in the worker sees the generated types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from espalier_kit.errors import Permanent
+from espalier_kit.execution import Task
+from espalier_rpc.convert import assignment_from_wire, task_report_to_wire
+from espalier_rpc.v1 import coordinator_pb2 as pb
+from espalier_rpc.views import DEFAULT_TASK_TIMEOUT_S, TaskReport
+from espalier_worker.leases import Grant, Lease
+
+
+def hello(
+    *, worker_id: str, job_uid: str, capacity: int, types: tuple[str, ...], in_flight: Iterable[Lease]
+) -> pb.WorkerMessage:
+    return pb.WorkerMessage(
+        hello=pb.Hello(
+            worker_id=worker_id, capacity=capacity, types=types, job_uid=job_uid,
+            in_flight=[_lease_to_wire(lease) for lease in in_flight],
+        )
+    )
+
+
+def want(n: int) -> pb.WorkerMessage:
+    return pb.WorkerMessage(want=pb.Want(n=n))
+
+
+def results(reports: Iterable[TaskReport]) -> pb.WorkerMessage:
+    return pb.WorkerMessage(results=pb.Results(results=[task_report_to_wire(r) for r in reports]))
+
+
+def hand_back(leases: Iterable[Lease]) -> pb.WorkerMessage:
+    return pb.WorkerMessage(hand_back=pb.HandBack(leases=[_lease_to_wire(lease) for lease in leases]))
+
+
+def heartbeat(progress: Iterable[tuple[Lease, float, str]]) -> pb.WorkerMessage:
+    told = [pb.Progress(lease=_lease_to_wire(lease), fraction=part, message=text) for lease, part, text in progress]
+    return pb.WorkerMessage(heartbeat=pb.Heartbeat(progress=told))
+
+
+def leases(message: pb.Ack | pb.Cancel) -> tuple[Lease, ...]:
+    return tuple(Lease(lease.task_id, lease.attempt) for lease in message.leases)
+
+
+def grants(message: pb.Tasks, now: datetime) -> tuple[tuple[Grant, ...], tuple[TaskReport, ...]]:
+    """The tasks granted, and a fault for each assignment that cannot be read."""
+    good: list[Grant] = []
+    bad: list[TaskReport] = []
+    for assignment in message.tasks:
+        try:
+            task: Task = assignment_from_wire(assignment, now)
+            good.append(Grant(task, assignment.timeout_s or DEFAULT_TASK_TIMEOUT_S))
+        except (Permanent, ValueError) as error:
+            bad.append(
+                TaskReport(
+                    task_id=assignment.lease.task_id, attempt=assignment.lease.attempt, outcome="platformFault",
+                    reason="BadAssignment", message=str(error),
+                )
+            )
+    return tuple(good), tuple(bad)
+
+
+def _lease_to_wire(lease: Lease) -> pb.Lease:
+    return pb.Lease(task_id=lease.task_id, attempt=lease.attempt)

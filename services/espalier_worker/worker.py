@@ -1,0 +1,221 @@
+"""The worker: its book of leases, the attempts that run, and a session that is opened again for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from espalier_kit.artifacts import ArtifactStore
+from espalier_kit.clock import Clock
+from espalier_kit.errors import EspalierError
+from espalier_kit.execution import ModelEndpoint
+from espalier_kit.retry import Backoff
+from espalier_rpc.client import CoordinatorClient
+from espalier_rpc.convert import endpoints_from_wire
+from espalier_rpc.v1 import coordinator_pb2 as pb
+from espalier_worker import messages
+from espalier_worker.context import Abort, AttemptContext, identity
+from espalier_worker.executors import Executors
+from espalier_worker.health import Facts
+from espalier_worker.leases import Grant, Lease, Leases
+from espalier_worker.metrics import Metrics
+from espalier_worker.run import Runner
+from espalier_worker.session import Session
+
+log = logging.getLogger(__name__)
+
+RECONNECT = Backoff(first_s=0.4, longest_s=5.0)
+LEAVE_S = 8.0
+"""After the drain: seconds for the last results to be acked. Together with `drain_s` less than a pod's 30 s."""
+RESULTS_PER_MESSAGE = 32
+"""At 64 KiB each, far below the message limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this worker is. `drain_s` seconds are what running tasks get once the worker itself is told to stop."""
+
+    worker_id: str
+    job_uid: str = ""
+    capacity: int = 4
+    prefetch: int = 2
+    drain_s: float = 20.0
+
+
+class Worker:
+    """`connect` opens a fresh client per session; `artifacts` gives a namespace's store."""
+
+    def __init__(
+        self, identity: Identity, *, connect: Callable[[], CoordinatorClient], executors: Executors,
+        artifacts: Callable[[str], ArtifactStore], clock: Clock, metrics: Metrics,
+    ) -> None:
+        self._identity = identity
+        self._connect = connect
+        self._types = executors.types
+        self._runner = Runner(executors)
+        self._artifacts = artifacts
+        self._clock = clock
+        self._metrics = metrics
+        self._leases = Leases(capacity=identity.capacity, prefetch=identity.prefetch)
+        self._attempts: dict[Lease, tuple[AttemptContext, asyncio.Task[None]]] = {}
+        self._endpoints: dict[str, tuple[ModelEndpoint, ...]] = {}
+        self._wake = asyncio.Event()
+        self._rng = random.Random()  # jitter only
+        self._is_connected = False
+        self._tries = 0
+        self._last_try = clock.monotonic()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` or a Drain from the coordinator, then finish what runs, hand back the rest and return."""
+        talking = asyncio.create_task(self._talk(), name="talk")
+        stopping = asyncio.create_task(self._drain_at(stop), name="drain")
+        try:
+            await asyncio.wait({talking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if talking.done():
+                talking.result()
+        finally:
+            left = [talking, stopping, *(task for _, task in self._attempts.values())]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    def facts(self) -> Facts:
+        """What health is judged by."""
+        return Facts(
+            is_connected=self._is_connected, is_draining=self._leases.is_draining,
+            since_last_try_s=self._clock.monotonic() - self._last_try, oldest_stray_s=self._runner.oldest_stray_s(),
+        )
+
+    # ------------------------------------------------------------ the session's desk
+    def hello(self) -> pb.WorkerMessage:
+        self._leases.new_session()
+        return messages.hello(
+            worker_id=self._identity.worker_id, job_uid=self._identity.job_uid, capacity=self._identity.capacity,
+            types=self._types, in_flight=self._leases.held(),
+        )
+
+    def due(self) -> tuple[pb.WorkerMessage, ...]:
+        out: list[pb.WorkerMessage] = []
+        while reports := self._leases.take_results(RESULTS_PER_MESSAGE):
+            out.append(messages.results(reports))
+        if back := self._leases.take_hand_back():
+            out.append(messages.hand_back(back))
+        if n := self._leases.take_want():
+            out.append(messages.want(n))
+        return tuple(out)
+
+    def heartbeat(self) -> pb.WorkerMessage:
+        told = ((lease, context.take_progress()) for lease, (context, _) in self._attempts.items())
+        return messages.heartbeat((lease, *progress) for lease, progress in told if progress is not None)
+
+    @property
+    def is_done(self) -> bool:
+        return self._leases.is_draining and self._leases.is_empty
+
+    def receive(self, message: pb.CoordinatorMessage) -> None:
+        match message.WhichOneof("kind"):
+            case "welcome":
+                self._welcomed(message.welcome.epoch)
+            case "tasks":
+                self._granted(message.tasks)
+            case "ack":
+                self._leases.ack(messages.leases(message.ack))
+            case "cancel":
+                self._cancel(messages.leases(message.cancel))
+            case "context":
+                self._endpoints[message.context.job_uid] = endpoints_from_wire(message.context.endpoints)
+            case "drain":
+                log.info("draining", extra={"reason": message.drain.reason})
+                self._leases.drain()
+        self._changed()
+
+    # ------------------------------------------------------------ inside
+    async def _talk(self) -> None:
+        while not self.is_done:
+            self._last_try = self._clock.monotonic()
+            self._tries += 1
+            try:
+                await self._converse()
+            except EspalierError as error:
+                log.warning("session lost", extra={"reason": error.reason, "detail": str(error), "tries": self._tries})
+                await self._clock.sleep(RECONNECT.delay_s(self._tries, self._rng))
+
+    async def _converse(self) -> None:
+        client = self._connect()
+        try:
+            await Session(self, wake=self._wake, clock=self._clock).run(client)
+        finally:
+            self._is_connected = False
+            self._metrics.connected.set(0)
+            await client.close()
+
+    def _welcomed(self, epoch: str) -> None:
+        self._is_connected = True
+        self._tries = 0
+        self._metrics.connected.set(1)
+        self._metrics.sessions.inc()
+        log.info("session open", extra={"epoch": epoch, "held": len(self._leases.held())})
+
+    def _granted(self, tasks: pb.Tasks) -> None:
+        grants, unreadable = messages.grants(tasks, self._clock.now())
+        for report in unreadable:
+            self._leases.reject(report)
+        for lease in self._leases.grant(grants):
+            self._abort(lease, Abort.CANCELLED)
+
+    def _cancel(self, leases: tuple[Lease, ...]) -> None:
+        for lease in leases:
+            self._leases.cancel_queued(lease)
+            self._abort(lease, Abort.CANCELLED)
+
+    def _abort(self, lease: Lease, reason: Abort) -> None:
+        if attempt := self._attempts.get(lease):
+            attempt[0].abort(reason)
+
+    def _endpoints_of(self, job_uid: str) -> tuple[ModelEndpoint, ...]:
+        return self._endpoints.get(job_uid, ())
+
+    def _changed(self) -> None:
+        """Start what may start, and let the session say what is new."""
+        for grant in self._leases.start():
+            context = AttemptContext(
+                grant.task, artifacts=self._artifacts(grant.task.namespace),
+                endpoints=partial(self._endpoints_of, grant.task.job_uid),
+            )
+            running = asyncio.create_task(self._attempt(grant, context), name=f"lease {grant.lease}")
+            self._attempts[grant.lease] = (context, running)
+        self._metrics.running.set(self._leases.running)
+        self._metrics.queued.set(self._leases.queued)
+        self._metrics.unacked.set(self._leases.unacked)
+        self._wake.set()
+
+    async def _attempt(self, grant: Grant, context: AttemptContext) -> None:
+        task = grant.at(self._clock.now())
+        context.log.info("attempt started")
+        report = await self._runner.run(task, context, timeout_s=grant.timeout_s)
+        self._metrics.attempts.labels(task.type, report.outcome, report.reason).inc()
+        self._metrics.duration.labels(task.type).observe(report.execution_s)
+        log.info(
+            "attempt ended",
+            extra={**identity(task), "outcome": report.outcome, "reason": report.reason, "seconds": report.execution_s},
+        )
+        del self._attempts[grant.lease]
+        self._leases.finish(report)
+        self._changed()
+
+    async def _drain_at(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        log.info("draining", extra={"reason": "Stopped", "running": self._leases.running})
+        self._leases.drain()
+        self._changed()
+        if not self._is_connected and self.is_done:
+            return
+        if running := [task for _, task in self._attempts.values()]:
+            await asyncio.wait(running, timeout=self._identity.drain_s)
+        for context, _ in self._attempts.values():
+            context.abort(Abort.DRAINED)
+        await self._clock.sleep(LEAVE_S)
