@@ -1,0 +1,126 @@
+"""`espalier local`: a real Kubernetes on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured, NotFound
+from espalier_local import cluster
+from espalier_local.hosts import PROFILES
+from espalier_local.layout import Layout
+from espalier_local.places import Places, checked_name, default_name, places_from
+from espalier_local.progress import Terminal
+
+app = typer.Typer(help="A real Kubernetes on this machine: up, down, status, logs.", no_args_is_help=True)
+_console = Console()
+_LOOK_S = 0.2
+
+Name = Annotated[str, typer.Option("--name", help="Cluster name; the default comes from the checkout's path.")]
+
+
+class Nodes(StrEnum):
+    """What the nodes are made of."""
+
+    process = "process"
+
+
+@app.command()
+def up(
+    name: Name = "",
+    nodes: Annotated[Nodes, typer.Option(help="process: nodes are agents, pods native processes.")] = Nodes.process,
+) -> None:
+    """Start the cluster, or say that it is up."""
+    with _sentences():
+        places, chosen = _choose(name)
+        began = time.monotonic()
+        found = cluster.up(chosen, places, Terminal(), profiles=_PROFILES[nodes])
+        how = f"up after {time.monotonic() - began:.1f} s" if found.is_new else "already up"
+        _console.print(f"cluster {chosen} is {how}: {found.server}")
+        _console.print(f"export KUBECONFIG={found.kubeconfig}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def down(name: Name = "") -> None:
+    """Stop the cluster and remove everything of it."""
+    with _sentences():
+        places, chosen = _choose(name)
+        was_there = cluster.down(chosen, places, Terminal())
+        _console.print(f"cluster {chosen} is gone" if was_there else f"there is no cluster {chosen}; nothing to do")
+
+
+@app.command()
+def status(name: Name = "") -> None:
+    """Show each process with its restarts, each node, and what is wrong. Exit code 1 if something is."""
+    with _sentences():
+        places, chosen = _choose(name)
+        found = cluster.status(chosen, places)
+        if found.exists:
+            _console.print(_table(found))
+            _console.print(f"{found.server}  export KUBECONFIG={found.kubeconfig}", soft_wrap=True, highlight=False)
+        if found.problem:
+            _console.print(f"[red]{found.problem}[/]", soft_wrap=True)
+            raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    component: Annotated[str, typer.Argument(help="etcd, kube-apiserver, …, supervisor, or a node's name.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,
+    name: Name = "",
+) -> None:
+    """Print a process's log."""
+    with _sentences():
+        places, chosen = _choose(name)
+        _print_log(Layout(places.clusters / chosen), component, follow=follow)
+
+
+_PROFILES = {Nodes.process: PROFILES}
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except EspalierError as error:
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else 1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+
+
+def _choose(name: str) -> tuple[Places, str]:
+    places = places_from(os.environ)
+    return places, checked_name(name or default_name(places.checkout))
+
+
+def _table(found: cluster.Status) -> Table:
+    table = Table("process", "state", "pid", "restarts", "last exit", box=None)
+    for process in found.processes:
+        state = str(process.phase)
+        if process.name in found.node_names:
+            state += ", Ready" if process.name in found.ready_nodes else ", not Ready"
+        table.add_row(process.name, state, str(process.pid or "-"), str(process.restarts), process.last_exit or "-")
+    return table
+
+
+def _print_log(layout: Layout, component: str, *, follow: bool) -> None:
+    known = sorted(path.stem for path in layout.logs.glob("*.log"))
+    if component not in known:
+        raise NotFound(f"no log of {component!r}; there is: {', '.join(known) or 'nothing, the cluster is down'}")
+    with layout.log(component).open(errors="replace") as log:
+        while True:
+            for line in log:
+                typer.echo(line, nl=False)
+            if not follow:
+                return
+            time.sleep(_LOOK_S)

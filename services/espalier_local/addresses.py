@@ -1,0 +1,95 @@
+"""Loopback ranges: each cluster has a 127.N.0.0/16 of its own, so that several live side by side on standard ports."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from espalier_kit.errors import Misconfigured
+
+ETCD_PORT, ETCD_PEER_PORT, API_PORT, CONTROLLER_PORT, SCHEDULER_PORT = 2379, 2380, 6443, 10257, 10259
+CONTROL_PLANE_PORTS = (ETCD_PORT, ETCD_PEER_PORT, API_PORT, CONTROLLER_PORT, SCHEDULER_PORT)
+_FIRST, _LAST = 1, 254  # 127.0/16 is the machine's own localhost
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """127.N.0.0/16. Node k, counted from 1, owns 127.N.k.0/24."""
+
+    n: int
+
+    @property
+    def cidr(self) -> str:
+        """All of it."""
+        return f"127.{self.n}.0.0/16"
+
+    @property
+    def control_plane(self) -> str:
+        """Where etcd, the API server, the controller manager and the scheduler listen."""
+        return f"127.{self.n}.0.1"
+
+    @property
+    def coordinator(self) -> str:
+        """The coordinator's fixed pod address, on node 1."""
+        return f"127.{self.n}.1.10"
+
+    def node(self, k: int) -> str:
+        """The address of node k."""
+        return f"127.{self.n}.{k}.1"
+
+    def pods(self, k: int) -> str:
+        """The pod range of node k."""
+        return f"127.{self.n}.{k}.0/24"
+
+
+def candidates(name: str) -> Iterator[Range]:
+    """All ranges, beginning with the one that the name's digest gives."""
+    count = _LAST - _FIRST + 1
+    start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % count
+    return (Range(_FIRST + (start + i) % count) for i in range(count))
+
+
+def choose(name: str, taken: Collection[int], blocker: Callable[[Range], OSError | None]) -> Range:
+    """The first candidate that no other cluster has and whose ports are free; `blocker` says what stands in the way.
+
+    Raises `Misconfigured` with one sentence when none is free, which means that a program listens on all addresses.
+    """
+    first: OSError | None = None
+    for candidate in candidates(name):
+        if candidate.n in taken:
+            continue
+        problem = blocker(candidate)
+        if problem is None:
+            return candidate
+        first = first or problem
+        if problem.errno == errno.EADDRNOTAVAIL:
+            break
+    raise Misconfigured(_sentence(first), reason="AddressInUse")
+
+
+def port_blocker(address_range: Range) -> OSError | None:
+    """Try to bind each control-plane port; the first error, its message naming address and port, or None."""
+    for port in CONTROL_PLANE_PORTS:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address_range.control_plane, port))
+            except OSError as error:
+                return OSError(error.errno, f"{address_range.control_plane}:{port}")
+    return None
+
+
+def _sentence(problem: OSError | None) -> str:
+    if problem is None:
+        return "every loopback range is taken by another local cluster; stop one with espalier local down --name NAME"
+    address, _, port = (problem.strerror or "").partition(":")
+    if problem.errno == errno.EADDRNOTAVAIL and sys.platform == "darwin":
+        return f"{address} cannot be bound; macOS needs the address first: sudo ifconfig lo0 alias {address}"
+    if problem.errno == errno.EADDRINUSE:
+        return f"port {port} is in use on every loopback address; stop what listens on 0.0.0.0:{port} and try again"
+    return f"{address}:{port} cannot be bound: {os.strerror(problem.errno or 0)}"

