@@ -1,0 +1,191 @@
+"""The running program: thread, web server, watchdog and drain, put together once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import uvicorn
+
+from espalier_kit.clock import Clock, SystemClock, wait_or_stop
+from espalier_kit.errors import Misconfigured, Permanent
+from espalier_mlx import process, pulse
+from espalier_mlx.access import ApiKey
+from espalier_mlx.admission import Gate, Limits
+from espalier_mlx.completions import Completions
+from espalier_mlx.metrics import Metrics
+from espalier_mlx.runner import Runner, RunnerLimits
+from espalier_mlx.server import Identity, make_app
+from espalier_mlx.settings import MlxSettings, names_of
+
+log = logging.getLogger(__name__)
+
+_WATCH_S = 1.0
+_SHOWN_S = 2.0
+"""How long a stalled process still answers 503 before it ends, so that a probe can see why."""
+_GRACE_S = 5
+_TLS_CHECK_S = 10.0
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without its own signal handlers: the program drains first, then stops the server itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: MlxSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop`, then drain. Raises `Misconfigured` for a model that cannot be loaded, ends with 1 on a stall."""
+    clock = SystemClock()
+    beats = pulse.Pulse(clock.monotonic())
+    metrics = Metrics()
+    limits = RunnerLimits(settings.max_concurrency, settings.prefill_step, settings.prompt_cache_bytes)
+    runner = Runner(names_of(settings), limits, clock=clock, pulse=beats, observer=metrics)
+    gate = Gate(Limits(settings.max_concurrency, settings.queue_limit))
+    completions = Completions(runner, gate, metrics, clock=clock, max_tokens=settings.max_tokens)
+    fault = _fault_of(runner, beats, settings, clock)
+    identity = _identity(settings)
+    _publish(metrics, runner, beats, identity, clock)
+    key = ApiKey(settings.api_key_file) if settings.api_key_file else None
+    web = _web(make_app(completions, beats, fault=fault, identity=identity, key=key), settings)
+    runner.start()
+    await _run(web, runner, completions, settings, fault, stop)
+
+
+async def _run(
+    web: _Web, runner: Runner, completions: Completions, settings: MlxSettings, fault: Callable[[], str], stop: asyncio.Event
+) -> None:
+    serving = asyncio.create_task(web.serve())
+    ended = asyncio.Event()
+    helpers = [
+        asyncio.create_task(watch(fault, ended, clock=completions.clock, give_up=lambda why: _give_up(runner, why))),
+        asyncio.create_task(_reload_certificate(web, settings.tls_dir, ended)),
+    ]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping, *helpers}, return_when=asyncio.FIRST_COMPLETED)
+        for helper in helpers:
+            if helper.done():
+                helper.result()
+        if stopping.done():
+            await _drain(runner, completions, settings.drain_s)
+    finally:
+        ended.set()
+        stopping.cancel()
+        web.should_exit = True
+        await asyncio.gather(serving, *helpers, return_exceptions=True)
+        runner.stop(_GRACE_S)
+    serving.result()
+
+
+async def watch(
+    fault: Callable[[], str], ended: asyncio.Event, *, clock: Clock, give_up: Callable[[str], Awaitable[None]]
+) -> None:
+    """Look each second whether there is a fault; then let `give_up` end the program."""
+    while not ended.is_set():
+        reason = fault()
+        if reason:
+            log.error("the server is of no use", extra={"reason": reason})
+            await give_up(reason)
+            return
+        await clock.sleep(_WATCH_S)
+
+
+async def _give_up(runner: Runner, reason: str) -> None:
+    """A bad model is the setting's fault (78); a thread stuck in native code cannot be joined, so the process ends hard."""
+    if isinstance(runner.failure, Permanent):
+        raise Misconfigured(str(runner.failure), reason=runner.failure.reason)
+    await asyncio.sleep(_SHOWN_S)
+    logging.shutdown()
+    os._exit(1)
+
+
+async def _drain(runner: Runner, completions: Completions, drain_s: float) -> None:
+    """Refuse new requests, let the running ones finish in time, fail the rest."""
+    completions.is_draining = True
+    log.info("draining", extra={"inside": completions.inside, "seconds": drain_s})
+    clock = completions.clock
+    deadline = clock.monotonic() + drain_s
+    while completions.inside and clock.monotonic() < deadline:
+        await clock.sleep(0.05)
+    if not await asyncio.to_thread(runner.stop, _GRACE_S):
+        log.warning("the generation thread did not end in time")
+
+
+async def _reload_certificate(web: _Web, tls_dir: Path | None, ended: asyncio.Event) -> None:
+    """Take a renewed certificate for new connections without a restart."""
+    if tls_dir is None:
+        await ended.wait()
+        return
+    seen = _changed_ns(tls_dir)
+    while not await wait_or_stop(ended, _TLS_CHECK_S):
+        now = _changed_ns(tls_dir)
+        if now != seen and web.config.ssl is not None:
+            try:
+                web.config.ssl.load_cert_chain(tls_dir / "tls.crt", tls_dir / "tls.key")
+                seen = now
+            except (OSError, ssl.SSLError):
+                log.warning("cannot load the renewed certificate; trying again", exc_info=True)
+
+
+def _changed_ns(tls_dir: Path) -> int:
+    try:
+        return max((tls_dir / name).stat().st_mtime_ns for name in ("tls.crt", "tls.key"))
+    except OSError:
+        return 0
+
+
+def _web(app: object, settings: MlxSettings) -> _Web:
+    tls = settings.tls_dir
+    if tls is not None and not ((tls / "tls.crt").is_file() and (tls / "tls.key").is_file()):
+        raise Misconfigured(f"ESPALIER_MLX_TLS_DIR: {tls} lacks tls.crt or tls.key", reason="Misconfigured")
+    return _Web(uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
+        ssl_certfile=str(tls / "tls.crt") if tls else None, ssl_keyfile=str(tls / "tls.key") if tls else None,
+        timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=30, lifespan="off",
+    ))
+
+
+def _fault_of(runner: Runner, beats: pulse.Pulse, settings: MlxSettings, clock: Clock) -> Callable[[], str]:
+    begun = clock.monotonic()
+    patience = pulse.Patience(settings.watchdog_s, settings.load_timeout_s)
+
+    def fault() -> str:
+        now = clock.monotonic()
+        status = runner.status
+        return pulse.fault(
+            beats, state=status.state, message=status.message, age_s=now - begun, now=now, patience=patience
+        )
+
+    return fault
+
+
+def _identity(settings: MlxSettings) -> Identity:
+    node = settings.node or socket.gethostname()
+    device = "metal" if sys.platform == "darwin" else f"cpu ({platform.machine()})"
+    blas = process.blas_in_use(platform=sys.platform)
+    if blas == "reference":
+        log.warning(
+            "MLX computes with its reference BLAS, many times slower: install libopenblas0-pthread", extra={"blas": blas}
+        )
+    return Identity(node, device, blas, version("espalier"))
+
+
+def _publish(metrics: Metrics, runner: Runner, beats: pulse.Pulse, identity: Identity, clock: Clock) -> None:
+    metrics.backend(device=identity.device, blas=identity.blas)
+    metrics.gauge("running", "Requests in the batch.", lambda: runner.status.running)
+    metrics.gauge("waiting", "Requests in the queue.", lambda: runner.status.waiting)
+    metrics.gauge("prompt_cache_bytes", "Bytes of shared prefixes.", lambda: runner.status.prompt_cache_bytes)
+    metrics.gauge("tokens_per_second", "Decode speed over the last requests.", beats.tokens_per_second)
+    metrics.gauge("stalled_seconds", "How long work has waited for a token.", lambda: beats.stalled_s(clock.monotonic()))
+
