@@ -1,0 +1,74 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PYTEST := $(PY) -m pytest
+NAME ?= coordinator
+
+.PHONY: help dev generate verify lint test unit contract integration charts e2e demo down bench performance clean
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: $(STAMP)  ## Create .venv with everything in it; install two system packages where we may
+
+$(STAMP): pyproject.toml constraints.txt
+	@.ci/packages
+	@[ -x $(PY) ] || { echo "Creating $(VENV)"; "$$(.ci/python)" -m venv $(VENV); }
+	@echo "Installing Espalier and its libraries into $(VENV) (the first time: about 1.5 GB, some minutes)"
+	@$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[all,dev,demo,test]' \
+	  | { grep -v '^Requirement already satisfied' || true; }
+	@touch $@
+
+generate: dev  ## Write CRDs, generated docs and protobuf modules from their sources
+	$(PY) -m espalier_api generate
+	$(PY) -m espalier_rpc
+
+verify: dev  ## Fail where a generated file differs from its source
+	$(PY) -m espalier_api verify
+	@before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; cp -r services/espalier_rpc/v1 "$$before"; \
+	$(PY) -m espalier_rpc; \
+	diff -r -x __pycache__ "$$before/v1" services/espalier_rpc/v1 \
+	  || { echo "services/espalier_rpc/v1 differed from services/proto; it is regenerated: commit it" >&2; exit 1; }
+
+lint: dev  ## ruff, mypy --strict, import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: lint verify unit contract charts integration e2e  ## All checks and tests, cheap first (the one command of CI)
+
+unit: dev  ## Pure tests, seconds
+	$(PYTEST) tests/unit
+
+contract: dev  ## Fakes and real parts under the same tests
+	$(PYTEST) tests/contract
+
+charts: dev  ## Lint, render and install the Helm charts
+	$(PYTEST) tests/charts
+
+integration: dev  ## On a real control plane, which the tests start (and build the first time)
+	$(PYTEST) tests/integration
+
+e2e: dev  ## Whole grading jobs on a local cluster
+	$(PYTEST) tests/e2e
+
+demo: dev  ## Grade a real class on a local cluster on this machine
+	$(VENV)/bin/espalier demo
+
+down: dev  ## Stop the local cluster of this checkout
+	$(VENV)/bin/espalier local down
+
+bench: dev  ## Run one benchmark: make bench NAME=coordinator (python -m bench list shows all)
+	$(PY) -m bench run $(NAME)
+
+performance: dev  ## Run all benchmarks and write docs/performance.md
+	$(PY) -m bench performance
+
+clean:  ## Remove the virtual environment and caches (not the built Kubernetes binaries)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
