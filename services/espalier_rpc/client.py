@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -12,7 +12,7 @@ import grpc.aio
 from espalier_kit.errors import Conflict, EspalierError, Forbidden, NotFound, Permanent, Retryable
 from espalier_rpc import convert
 from espalier_rpc.v1 import coordinator_pb2 as pb
-from espalier_rpc.v1.coordinator_pb2_grpc import CoordinatorAsyncStub, CoordinatorStub
+from espalier_rpc.v1.coordinator_pb2_grpc import CoordinatorStub
 from espalier_rpc.views import JobList, JobRequest, JobUpdate, JobView, TaskView
 
 CALL_TIMEOUT_S = 20.0
@@ -79,7 +79,8 @@ class _Bearer(grpc.AuthMetadataPlugin):
 def translate(error: grpc.aio.AioRpcError) -> EspalierError:
     """The error by meaning; its message is the server's sentence."""
     kind, reason = _MEANING.get(error.code(), (Retryable, "Unavailable"))
-    told = next((value for key, value in error.trailing_metadata() or () if key == REASON_KEY), None)
+    metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    told = dict(metadata).get(REASON_KEY)
     message = error.details() or f"the coordinator answered {error.code().name}"
     return kind(message, reason=told if isinstance(told, str) else reason)
 
@@ -97,7 +98,7 @@ class CoordinatorClient:
 
     def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self._channel = channel
-        self._stub: CoordinatorAsyncStub = CoordinatorStub(channel)
+        self._stub = CoordinatorStub(channel)
         self._timeout_s = timeout_s
 
     async def submit(self, job: JobRequest) -> JobView:

@@ -67,6 +67,6 @@ class AttemptContext:
 def identity(task: Task) -> dict[str, object]:
     """The fields that every log line about a task carries."""
     return {
-        "kind": "Task", "namespace": task.namespace, "name": task.job_name, "uid": task.job_uid,
+        "kind": "Task", "namespace": task.namespace, "job": task.job_name, "uid": task.job_uid,
         "task": task.key, "type": task.type, "attempt": task.attempt,
     }

@@ -43,6 +43,8 @@ class Runner:
             if is_late:
                 await self._stop(work, context)
             report = self._overrun(task, context, timeout_s) if is_late else _ended(task, context, work)
+        except Exception as error:  # a bug of ours must not keep the lease for ever
+            report = fault_report(task, error)
         finally:
             aborted.cancel()
             work.cancel()
