@@ -1,0 +1,182 @@
+"""What `observe` tells and plans read: frozen facts about one object and its surroundings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from espalier_api.gradingjob import GradingJob
+from espalier_api.modelserver import ModelServer
+from espalier_kit.execution import ModelEndpoint
+from espalier_kube.cluster import Object
+from espalier_rpc.views import JobView
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something a person must mend before the object can go on; `reason` is one of `espalier_api.reasons`."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """The worker Job as it is."""
+
+    name: str
+    uid: str
+    workers_hash: str
+    suspended: bool
+    replicas: int
+    active: int = 0
+    is_finished: bool = False
+    failure: str = ""
+    """Why the Job itself failed; empty while it has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostPod:
+    """A worker pod that ended otherwise than well."""
+
+    uid: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """A ModelServer that a judge wants, as it is; `exists` False where it is only wished."""
+
+    name: str
+    exists: bool = False
+    uid: str = ""
+    is_ours: bool = False
+    is_going: bool = False
+    ready: bool = False
+    is_long_down: bool = False
+    """Down for so long (`observe.LONG_DOWN_S`) that a job need not wait for it."""
+    why_not_ready: str = ""
+    endpoints: tuple[ModelEndpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeFacts:
+    """One judge's servers: a ModelServer (named or from a template), or fixed endpoints."""
+
+    role: str
+    server: ServerFacts | None = None
+    endpoints: tuple[ModelEndpoint, ...] = ()
+
+    @property
+    def all_endpoints(self) -> tuple[ModelEndpoint, ...]:
+        """Every endpoint of this judge, ready or not."""
+        return self.server.endpoints if self.server is not None else self.endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class MacFacts:
+    """Macs of the cluster: how many processes the Ready ones can hold, and who is away."""
+
+    capacity: int = 0
+    away: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A ModelServer of somebody else on the Macs."""
+
+    label: str
+    """Who is named to a person, e.g. `GradingJob course/week-1`."""
+    macs: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Contender:
+    """A GradingJob that wants Macs, in the order in which jobs get them: priority, age, name."""
+
+    minus_priority: int
+    created: datetime
+    namespace: str
+    name: str
+    need: int = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """Digests of the two sources, or why there is none (yet)."""
+
+    assignment: str = ""
+    submissions: str = ""
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What this process has told already about a job, so that Events do not repeat; None before the first look."""
+
+    epoch: str | None = None
+    lost_leases: int | None = None
+    takeover: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorFacts:
+    """The coordinator, as far as this job is concerned. `away_s` is how long it has not answered (None: it does)."""
+
+    is_synced: bool = False
+    away_s: float | None = None
+    view: JobView | None = None
+    pushed: str = ""
+    """Digest of the endpoints it last got from us; empty if none."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradingJobFacts:
+    """Everything `plan.gradingjob` decides from."""
+
+    obj: Object
+    job: GradingJob
+    ca_pem: str
+    worker: WorkerFacts | None = None
+    lost_pods: tuple[LostPod, ...] = ()
+    judges: tuple[JudgeFacts, ...] = ()
+    fallback: tuple[ModelEndpoint, ...] = ()
+    simulated_nodes: frozenset[str] = frozenset()
+    macs: MacFacts = MacFacts()
+    holders: tuple[Holder, ...] = ()
+    contenders: tuple[Contender, ...] = ()
+    """Other jobs that wait for Macs."""
+    sources: SourceFacts = SourceFacts()
+    reference_problem: Problem | None = None
+    coordinator: CoordinatorFacts = CoordinatorFacts()
+    told: Told = Told()
+    takeover: str = ""
+    """Who held the operator's Lease before this process, if somebody else did."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPod:
+    """One pod of a ModelServer and what the doctor's probe says of it."""
+
+    name: str
+    uid: str
+    node: str
+    ip: str
+    is_going: bool
+    node_is_away: bool
+    """The node's agent is silent: Ready is Unknown or False."""
+    probe: bool | None = None
+    """The doctor's verdict; None before the first probe."""
+    tokens_per_second: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelServerFacts:
+    """Everything `plan.modelserver` decides from."""
+
+    obj: Object
+    server: ModelServer
+    ca_pem: str
+    pods: tuple[ServerPod, ...] = ()

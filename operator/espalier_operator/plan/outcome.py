@@ -1,0 +1,61 @@
+"""What a plan comes to: values that `apply`, `work` and `report` carry out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from espalier_api.common import JobStatus
+from espalier_api.modelserver import ModelServerStatus
+from espalier_kube.cluster import Kind, Object
+from espalier_rpc.views import JobRequest, JobUpdate
+
+WorkAction = JobRequest | JobUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A child that goes; only that very object (`uid`)."""
+
+    kind: Kind
+    name: str
+    namespace: str
+    uid: str
+    grace_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A merge patch of fields that an existing child may change."""
+
+    kind: Kind
+    name: str
+    namespace: str
+    patch: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A Kubernetes Event. Equal (reason, `key`) is one Event, counted up; with `once` told a single time."""
+
+    reason: str
+    message: str
+    key: str = ""
+    type: Literal["Normal", "Warning"] = "Normal"
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Wishes, in the order in which they are carried out."""
+
+    status: JobStatus | ModelServerStatus
+    children: tuple[Object, ...] = ()
+    has_credentials: bool = False
+    """Whether a serving certificate and an API key are wished (model servers)."""
+    changes: tuple[Change, ...] = ()
+    deletions: tuple[Deletion, ...] = ()
+    work: tuple[WorkAction, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    recheck_s: float | None = None
+    """Look again after so many seconds even if nothing happens."""

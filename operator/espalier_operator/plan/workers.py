@@ -1,0 +1,124 @@
+"""The dedicated workers of one job: ServiceAccount, authority, Indexed Job, and how the Job follows its CR."""
+
+from __future__ import annotations
+
+from espalier_api.common import Workers
+from espalier_api.gradingjob import GradingJob
+from espalier_api.names import NODE_KIND
+from espalier_kit.digest import value_digest
+from espalier_kit.errors import EXIT_MISCONFIGURED
+from espalier_kube.cluster import JOB, Object
+from espalier_kube.objects import (
+    container_security,
+    field_env,
+    indexed_job,
+    metadata,
+    owner_labels,
+    pod_security,
+    service_account,
+    value_env,
+)
+from espalier_operator.plan.facts import WorkerFacts
+from espalier_operator.plan.outcome import Change, Deletion
+from espalier_operator.plan.pods import CA_FILE, TOKEN_DIR, authority_config_map, credentials_volume, with_overrides
+from espalier_operator.settings import OperatorSettings
+
+WORKERS_HASH = "espalier.dev/workers-hash"
+"""Annotation of the worker Job: what of `spec.workers` its immutable template was made from."""
+PORT = 8082
+GRACE_S = 30
+
+
+def worker_name(job: str) -> str:
+    """The name of a job's Indexed Job and ServiceAccount."""
+    return f"{job}-worker"
+
+
+def workers_hash(workers: Workers) -> str:
+    """Changes when the pods themselves must change; `replicas` may change in place."""
+    return value_digest({"capacity": workers.capacity, "pod": workers.pod.wire() if workers.pod else {}})[:16]
+
+
+def worker_children(
+    obj: Object, job: GradingJob, *, settings: OperatorSettings, ca_pem: str, suspend: bool, live: WorkerFacts | None
+) -> tuple[Object, ...]:
+    """What must exist for the workers. A Job that exists is changed by `worker_changes`, never applied again."""
+    name, namespace = worker_name(job.metadata.name), job.metadata.namespace
+    labels = owner_labels("worker", kind="GradingJob", name=job.metadata.name)
+    account = service_account(metadata(name, namespace, labels=labels, owner=obj))
+    children = (authority_config_map(namespace, ca_pem), account)
+    if live is not None:
+        return children
+    annotations = {WORKERS_HASH: workers_hash(job.spec.workers)}
+    meta = metadata(name, namespace, labels=labels, annotations=annotations, owner=obj)
+    template = with_overrides(_template(job, labels, settings), job.spec.workers.pod)
+    made = indexed_job(
+        meta, replicas=job.spec.workers.replicas, suspend=suspend, template=template,
+        config_exit_code=EXIT_MISCONFIGURED,
+    )
+    return (*children, made)
+
+
+def worker_changes(
+    job: GradingJob, live: WorkerFacts | None, *, suspend: bool
+) -> tuple[tuple[Change, ...], tuple[Deletion, ...]]:
+    """How the existing Job follows: in place where Kubernetes allows it, else it goes and is made again."""
+    if live is None or live.is_finished:
+        return (), ()
+    namespace, replicas = job.metadata.namespace, job.spec.workers.replicas
+    if live.workers_hash != workers_hash(job.spec.workers):
+        return (), (Deletion(JOB, live.name, namespace, live.uid),)
+    if (live.suspended, live.replicas) == (suspend, replicas):
+        return (), ()
+    sizes = {"completions": replicas, "parallelism": replicas, "maxFailedIndexes": replicas}
+    patch = {"spec": {"suspend": suspend, **(sizes if live.replicas != replicas else {})}}
+    return (Change(JOB, live.name, namespace, patch),), ()
+
+
+def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSettings) -> Object:
+    container: Object = {
+        "name": "worker",
+        "image": settings.worker_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["espalier-worker"],
+        "env": _environment(job, settings),
+        "ports": [{"name": "metrics", "containerPort": PORT}],
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "credentials", "mountPath": TOKEN_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    spec: Object = {
+        "serviceAccountName": worker_name(job.metadata.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
+        "nodeSelector": {NODE_KIND: "linux"},
+        "tolerations": [],
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": [credentials_volume(), {"name": "tmp", "emptyDir": {}}],
+    }
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def _environment(job: GradingJob, settings: OperatorSettings) -> list[Object]:
+    plain = {
+        "COORDINATOR": settings.coordinator,
+        "COORDINATOR_WEB": settings.coordinator_web,
+        "COORDINATOR_NAME": settings.coordinator_name,
+        "CA_FILE": CA_FILE,
+        "TOKEN_FILE": f"{TOKEN_DIR}/token",
+        "NAMESPACE": job.metadata.namespace,
+        "JOB_UID": job.metadata.uid,
+        "CAPACITY": job.spec.workers.capacity,
+        "PORT": PORT,
+    }
+    fields = {"ID": "metadata.name", "HOST": "status.podIP"}
+    prefix = "ESPALIER_WORKER_"
+    return [
+        *value_env({prefix + key: value for key, value in plain.items()}),
+        *(field_env(prefix + key, path) for key, path in fields.items()),
+    ]

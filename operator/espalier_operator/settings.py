@@ -1,0 +1,38 @@
+"""Settings of the operator, from `ESPALIER_OPERATOR_*` (docs/reference/contracts.md)."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from espalier_kit.settings import Settings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+HostPort = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:/]+):[0-9]{1,5}$")]
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+
+
+class OperatorSettings(Settings):
+    """What the administrator decides."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    namespace: str = Field(min_length=1)
+    pod_name: str = Field(default="", description="Names this process in the Lease; empty outside a pod.")
+    coordinator: HostPort
+    coordinator_web: str = Field(pattern=r"^https://[^\s/]+$")
+    coordinator_name: str = Field(min_length=1)
+    token_file: Path = Path("/var/run/secrets/espalier/token")
+    node_addresses: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = ()
+    worker_image: str = Field(min_length=1)
+    mlx_image: str = Field(min_length=1)
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    kubeconfig: Path | None = Field(default=None, description="Outside a cluster: whose credentials to use.")
