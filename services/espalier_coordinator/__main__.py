@@ -1,0 +1,132 @@
+"""`espalier-coordinator`: wire the parts together and run them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import random
+import secrets
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from espalier_coordinator import local
+from espalier_coordinator.access import Access, ReviewedAccess, StaticAccess
+from espalier_coordinator.engine import Engine, Limits
+from espalier_coordinator.host import Host
+from espalier_coordinator.jobs import Coordinator
+from espalier_coordinator.settings import CoordinatorSettings
+from espalier_coordinator.store.sqlite import SqliteStore
+from espalier_kit import logs
+from espalier_kit.clock import Clock, SystemClock
+from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
+from espalier_kit.lifecycle import run_program
+from espalier_kit.settings import load
+from espalier_kube import client
+from espalier_rpc.server import Server
+from espalier_rpc.v1 import coordinator_pb2 as pb
+from espalier_rpc.v1 import coordinator_pb2_grpc as rpc
+
+log = logging.getLogger("espalier_coordinator")
+
+TLS_WAIT_S = 60.0
+"""The operator writes the certificate's Secret soon after the chart is installed; no pod should wait longer."""
+
+STREAM_GRACE_S = 0.5
+"""Running calls at the end; what they wait for goes on with the next process."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    options = _parse(arguments)
+    logs.configure()
+    clock = SystemClock()
+    try:
+        environ = dict(os.environ)
+        tokens: Path | None = options.tokens
+        if options.local:
+            environ |= local.prepare(options.local, clock)
+            tokens = tokens or options.local / "tokens.json"
+        settings = load(CoordinatorSettings, "coordinator", environ)
+    except Misconfigured as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
+        return EXIT_MISCONFIGURED
+    if options.check_settings:
+        return 0
+    return run_program(lambda stop: run(settings, stop, clock, tokens=tokens))
+
+
+async def run(settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, tokens: Path | None) -> None:
+    """Serve until `stop`, then write what is queued and leave. With `tokens`, users come from that file."""
+    await wait_for_tls(settings.tls_dir, stop, clock)
+    access = await _access(settings, clock, tokens)
+    store = SqliteStore(_database(settings.data))
+    try:
+        await _serve(settings, stop, clock, store=store, access=access)
+    finally:
+        store.close()
+
+
+async def _serve(
+    settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, store: SqliteStore, access: Access
+) -> None:
+    epoch = f"{store.begin_epoch()}-{secrets.token_hex(4)}"
+    limits = Limits(settings.lease_s, settings.heartbeat_s)
+    engine = Engine(clock, random.Random(), epoch=epoch, limits=limits)
+    host = Host(engine, store, clock)
+    host.do(engine.load(store.load()))
+    server = Server(f"{settings.host}:{settings.grpc_port}", settings.tls_dir, [_service_name()])
+    rpc.add_CoordinatorServicer_to_server(Coordinator(host, access), server.grpc)
+    await server.start()
+    log.info("serving", extra={"grpc": f"{settings.host}:{server.port}", "epoch": epoch, "jobs": len(engine.jobs)})
+    try:
+        await host.run(stop)
+    finally:
+        await server.stop(STREAM_GRACE_S)
+    if host.failed.is_set():
+        raise RuntimeError("the store broke; starting again from what is on disk")
+
+
+async def wait_for_tls(folder: Path, stop: asyncio.Event, clock: Clock) -> None:
+    """Wait for the certificate; raises `Misconfigured` when none comes."""
+    end = clock.monotonic() + TLS_WAIT_S
+    while not all((folder / name).is_file() for name in ("tls.crt", "tls.key")):
+        if stop.is_set() or clock.monotonic() > end:
+            raise Misconfigured(f"no tls.crt and tls.key in {folder}: the operator writes them into the Secret "
+                                "espalier-coordinator-tls; is it running?", reason="Misconfigured")
+        await clock.sleep(0.5)
+
+
+async def _access(settings: CoordinatorSettings, clock: Clock, tokens: Path | None) -> Access:
+    if tokens is not None:
+        return StaticAccess(local.read_tokens(tokens), settings.admins)
+    return ReviewedAccess(await client.connect(), settings.admins, clock)
+
+
+def _database(data: Path) -> Path:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        return data / "coordinator.db"
+    except OSError as error:
+        raise Misconfigured(f"ESPALIER_COORDINATOR_DATA: {error}", reason="Misconfigured") from error
+
+
+def _service_name() -> str:
+    return pb.DESCRIPTOR.services_by_name["Coordinator"].full_name
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="espalier-coordinator", description="Durable tasks for espalier's workers.")
+    parser.add_argument("--version", action="version", version=version("espalier"))
+    parser.add_argument("--check-settings", action="store_true", help="read the settings and exit")
+    parser.add_argument("--tokens", type=Path, metavar="FILE",
+                        help="JSON of token to user name instead of asking an API server")
+    parser.add_argument("--local", type=Path, metavar="FOLDER",
+                        help="run without a cluster: certificates, tokens and data in FOLDER, made where missing")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Who calls, and what they may: a service-account token decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from espalier_kit.clock import Clock
+from espalier_kit.digest import sha256
+from espalier_kit.errors import Forbidden, Permanent
+from espalier_kube.cluster import TOKEN_REVIEW, Cluster
+from espalier_rpc.server import UNAUTHENTICATED
+
+AUDIENCE = "espalier-coordinator"
+CACHE_S = 60.0
+"""How long an answer of the API server is trusted; a deleted service account may act this much longer."""
+CACHE_SIZE = 10_000
+
+_SERVICE_ACCOUNT = "system:serviceaccount:"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller. Administrators may everything; anybody else only within `namespace`."""
+
+    name: str
+    namespace: str | None
+    is_admin: bool = False
+
+    @property
+    def reach(self) -> str | None:
+        """The namespace whose tasks it may run; None is all of them."""
+        return None if self.is_admin else self.namespace
+
+    def require_namespace(self, namespace: str) -> None:
+        """Raise `Forbidden` unless it may act in `namespace`."""
+        if not self.is_admin and self.namespace != namespace:
+            raise Forbidden(f"{self.name} may only act in namespace {self.namespace!r}, not in {namespace!r}",
+                            reason="Forbidden")
+
+    def require_admin(self) -> None:
+        """Raise `Forbidden` unless it may submit and steer jobs."""
+        if not self.is_admin:
+            raise Forbidden(f"{self.name} may not submit or steer jobs: only the operator may", reason="Forbidden")
+
+
+def identity_of(user: str, admins: Iterable[str]) -> Identity:
+    """What a user name says. Raises `Forbidden` for one that is neither an administrator nor a service account."""
+    namespace, _, account = user.removeprefix(_SERVICE_ACCOUNT).partition(":")
+    is_account = user.startswith(_SERVICE_ACCOUNT) and bool(namespace and account)
+    if user in admins:
+        return Identity(user, namespace if is_account else None, is_admin=True)
+    if not is_account:
+        raise Forbidden(f"{user} is neither a service account nor in ADMINS", reason="Forbidden")
+    return Identity(user, namespace)
+
+
+class Access(Protocol):
+    """Tells who a token belongs to."""
+
+    async def identify(self, token: str) -> Identity:
+        """Raises `Forbidden` (Unauthenticated) when nobody knows the token, `Retryable` when nobody can tell now."""
+        ...
+
+
+class StaticAccess:
+    """Tokens from a table: for local use, tests and benchmarks."""
+
+    def __init__(self, users: Mapping[str, str], admins: Iterable[str]) -> None:
+        self._identities = {token: identity_of(user, frozenset(admins)) for token, user in users.items()}
+
+    async def identify(self, token: str) -> Identity:
+        identity = self._identities.get(token)
+        if identity is None:
+            raise _unknown("the token is not in the tokens file")
+        return identity
+
+
+class ReviewedAccess:
+    """Asks the API server (TokenReview), and remembers the answer for a minute by the token's digest."""
+
+    def __init__(self, cluster: Cluster, admins: Iterable[str], clock: Clock) -> None:
+        self._cluster = cluster
+        self._admins = frozenset(admins)
+        self._clock = clock
+        self._known: dict[str, tuple[float, Identity]] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+
+    async def identify(self, token: str) -> Identity:
+        digest = sha256(token.encode())
+        try:
+            async with self._asking.setdefault(digest, asyncio.Lock()):
+                now = self._clock.monotonic()
+                until, identity = self._known.get(digest, (0.0, None))
+                if identity is None or until <= now:
+                    identity = await self._review(token)
+                    self._remember(digest, identity, now)
+                return identity
+        finally:
+            self._asking.pop(digest, None)
+
+    def _remember(self, digest: str, identity: Identity, now: float) -> None:
+        if len(self._known) >= CACHE_SIZE:
+            self._known = {k: v for k, v in self._known.items() if v[0] > now}
+        self._known[digest] = (now + CACHE_S, identity)
+
+    async def _review(self, token: str) -> Identity:
+        review = await self._cluster.create({
+            "apiVersion": TOKEN_REVIEW.api_version, "kind": TOKEN_REVIEW.kind,
+            "spec": {"token": token, "audiences": [AUDIENCE]},
+        })
+        status = review.get("status") or {}
+        if not status.get("authenticated") or AUDIENCE not in (status.get("audiences") or ()):
+            raise _unknown(status.get("error") or f"not valid for audience {AUDIENCE}")
+        user = (status.get("user") or {}).get("username")
+        if not isinstance(user, str):
+            raise Permanent("the API server's TokenReview names no user", reason="InvalidReview")
+        return identity_of(user, self._admins)
+
+
+def _unknown(why: str) -> Forbidden:
+    return Forbidden(f"the API server does not accept this token: {why}; ask for one with audience {AUDIENCE}",
+                     reason=UNAUTHENTICATED)

@@ -1,0 +1,228 @@
+"""The coordinator's mind: commands in, effects out. The only owner of mutable state; no I/O, no threads.
+
+Nothing is true before it is on disk: a result, an attempt that failed, a submitted job change the state when their
+commit returns (`committed`), never before. So whatever was granted follows from what a restart will find.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from espalier_coordinator.messages import Close, Hello, Lease, Report, Welcome
+from espalier_coordinator.model import Job, NewTask
+from espalier_coordinator.scheduling import Profile
+from espalier_coordinator.state import JobEntry, WorkerEntry
+from espalier_coordinator.store import DropJob, PutJob, PutTasks, PutWorker, Snapshot
+from espalier_coordinator.transitions import Commit, Effects, Limits, Transitions, check_tasks, is_held_by, profile_of
+from espalier_kit.errors import Forbidden, NotFound, Permanent
+from espalier_kit.execution import ModelEndpoint, TaskState
+
+__all__ = ["Commit", "Effects", "Engine", "Limits"]
+
+MAX_WANTS = 10_000
+"""More wishes than this are not remembered: a worker asks again."""
+
+
+class Engine(Transitions):
+    """The commands. Each returns what has to be done now; commits are answered with `committed`."""
+
+    # ------------------------------------------------------------ jobs
+
+    def load(self, snapshot: Snapshot) -> Effects:
+        """Take over what a former process left on disk. Call once, before anything else.
+
+        Tasks that may be running are in doubt until every worker of the former process has said what it runs, or
+        one lease time has passed; then they are queued again under the next attempt number.
+        """
+        now = self._clock.monotonic()
+        for job in snapshot.jobs:
+            entry = self._add_job(job)
+            if job.has_endpoints and not job.finished_at:
+                entry.endpoints_due_at = now + self._limits.lease_s
+            self._steer(entry)
+        for stored in snapshot.tasks:
+            self._sequence = max(self._sequence, stored.record.sequence)
+            if entry_of := self.jobs.get(stored.record.job_uid):
+                task = self._add_task(entry_of, stored.record)
+                task.spent, task.ending = stored.spent, stored.ending
+                entry_of.lost_leases += stored.spent.lost
+        for entry in self.jobs.values():
+            self._reload(entry)
+        nobody = Profile(None, "", frozenset(), frozenset())
+        for key in snapshot.workers:
+            expires_at = now + self._limits.lease_s
+            self.workers[key] = WorkerEntry(key, nobody, 1, None, expires_at, is_awaited=True, is_registered=True)
+        self._resolve_doubt()
+        return self._flush()
+
+    def submit(
+        self, job: Job, tasks: Sequence[NewTask], endpoints: tuple[ModelEndpoint, ...] | None = None
+    ) -> Effects:
+        """Add a job, or tasks to it: what is there already is left as it is. Raises `Permanent` with a sentence."""
+        known = self.jobs.get(job.uid)
+        if known and known.job.namespace != job.namespace:
+            raise Forbidden(f"job {job.uid} belongs to another namespace", reason="Forbidden")
+        if known and known.job.cancelled:
+            return self._flush()
+        keys = known.tasks if known else {}
+        check_tasks(tasks, keys)
+        records = self._records(job.uid, (t for t in tasks if t.key not in keys))
+        if known is None:
+            job = replace(job, submitted_at=self._clock.now().timestamp(), has_endpoints=bool(endpoints))
+            self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, job, records, endpoints))
+        elif records or (endpoints is not None and endpoints != known.endpoints):
+            job = replace(known.job, finished_at=0.0 if records else known.job.finished_at)
+            self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, job, records, endpoints))
+        return self._flush()
+
+    def update(
+        self, uid: str, *, priority: int | None = None, suspended: bool | None = None, cancel: bool = False,
+        endpoints: tuple[ModelEndpoint, ...] | None = None,
+    ) -> Effects:
+        """Steer a job. Cancelling one that has ended changes nothing."""
+        entry = self.job(uid)
+        job = replace(
+            entry.job,
+            priority=entry.job.priority if priority is None else priority,
+            suspended=entry.job.suspended if suspended is None else suspended,
+            cancelled=entry.job.cancelled or (cancel and not entry.is_finished),
+            has_endpoints=entry.job.has_endpoints or bool(endpoints),
+        )
+        if job != entry.job:
+            self._commit([PutJob(job)], partial(self._updated, job))
+        if endpoints is not None:
+            self._set_endpoints(entry, endpoints)
+        return self._flush()
+
+    def delete(self, uid: str) -> Effects:
+        """Forget a job; its running tasks are cancelled. Forgetting what is unknown is success."""
+        entry = self.jobs.pop(uid, None)
+        if entry:
+            self.ready.forget(uid)
+            for task in entry.tasks.values():
+                if task.lease:
+                    self._cancel_lease(task)
+                    self._release(task)
+                del self._tasks[task.record.id]
+            self._drain(uid, "the job was deleted")
+            self._out.changed.add(uid)
+        self._commit([DropJob(uid)], None)
+        return self._flush()
+
+    def job(self, uid: str) -> JobEntry:
+        """The job; raises `NotFound`."""
+        try:
+            return self.jobs[uid]
+        except KeyError:
+            raise NotFound(f"no job {uid!r}: it was never submitted or has been deleted", reason="NotFound") from None
+
+    # ------------------------------------------------------------ workers
+
+    def hello(self, session: int, hello: Hello) -> Effects:
+        """A worker introduces itself, the first time or again. What it holds and is still valid, it keeps."""
+        worker = self.workers.get(hello.key)
+        if worker is None:
+            worker = WorkerEntry(hello.key, profile_of(hello), hello.capacity, session, 0.0)
+            self.workers[worker.key] = worker
+            self._commit([PutWorker(worker.key)], partial(self._registered, worker))
+        elif worker.session is not None:
+            del self._sessions[worker.session]
+            self._send(worker.session, Close("another session says it is this worker"))
+        worker.profile, worker.capacity, worker.session = profile_of(hello), max(1, hello.capacity), session
+        worker.wants, worker.is_awaited, worker.is_draining = 0, False, False
+        worker.contexts.clear()
+        self._sessions[session] = worker
+        self._renew(worker)
+        self._send(session, Welcome(self.epoch, self._limits.heartbeat_s))
+        self._reconcile(worker, hello.in_flight)
+        self._resolve_doubt()
+        entry = self.jobs.get(hello.job_uid)
+        if entry and entry.is_finished:
+            self._drain(hello.job_uid, "the job has ended")
+        self._mark_workers_changed(worker.profile)
+        return self._flush()
+
+    def want(self, session: int, n: int) -> Effects:
+        """The worker has room for `n` more tasks than it already asked for."""
+        worker = self._worker(session)
+        worker.wants = min(worker.wants + max(n, 0), MAX_WANTS)
+        return self._flush()
+
+    def results(self, session: int, reports: Iterable[Report]) -> Effects:
+        """Attempts ended. Each is acked once its effect, or the one that won over it, is on disk."""
+        worker = self._worker(session)
+        for report in reports:
+            self._report(worker, report)
+        return self._flush()
+
+    def heartbeat(self, session: int) -> Effects:
+        """The worker is alive, and so are its leases."""
+        self._worker(session)
+        return self._flush()
+
+    def hand_back(self, session: int, leases: Iterable[Lease]) -> Effects:
+        """Nothing of these was started: queue them again under the same number, no attempt spent."""
+        worker = self._worker(session)
+        for lease in leases:
+            task = self._tasks.get(lease.task_id)
+            if task and is_held_by(task, worker, lease) and not task.is_settling:
+                self.statistics.handed_back += 1
+                self._return(task)
+        return self._flush()
+
+    def disconnect(self, session: int) -> Effects:
+        """The stream ended. The leases stay for as long as a reconnect may take."""
+        worker = self._sessions.pop(session, None)
+        if worker is not None:
+            worker.session, worker.wants = None, 0
+            worker.expires_at = min(worker.expires_at, self._clock.monotonic() + self._limits.reconnect_s)
+            self._mark_workers_changed(worker.profile)
+            if not worker.leases:
+                self._remove(worker)
+        return self._flush()
+
+    # ------------------------------------------------------------ time and disk
+
+    def tick(self) -> Effects:
+        """Do what is due: leases that ran out, deadlines, retries."""
+        now = self._clock.monotonic()
+        for worker in [w for w in self.workers.values() if w.expires_at <= now]:
+            self._expire(worker)
+        self._resolve_doubt()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, task_id, number = heapq.heappop(self._deadlines)
+            self._overdue(task_id, number)
+        while self._retries and self._retries[0][0] <= now:
+            task = self._tasks.get(heapq.heappop(self._retries)[1])
+            if task and task.state is TaskState.READY:
+                self._enqueue(task)
+        for entry in self.jobs.values():
+            if entry.endpoints_due_at is not None and entry.endpoints_due_at <= now:
+                entry.endpoints_due_at = None
+                self._steer(entry)
+        return self._flush()
+
+    def next_due(self) -> float:
+        """Monotonic time of the next retry or deadline; infinity without any."""
+        return min(
+            self._retries[0][0] if self._retries else float("inf"),
+            self._deadlines[0][0] if self._deadlines else float("inf"),
+        )
+
+    def committed(self, tickets: Iterable[int]) -> Effects:
+        """These commits are on disk, in this order: what they said is true now."""
+        for ticket in tickets:
+            if apply := self._applies.pop(ticket):
+                apply()
+        return self._flush()
+
+    def _worker(self, session: int) -> WorkerEntry:
+        """The session's worker, whose leases every message renews. Raises `Permanent` before its Hello."""
+        worker = self._sessions.get(session)
+        if worker is None:
+            raise Permanent("say Hello first: this session belongs to no worker", reason="NoHello")
+        self._renew(worker)
+        return worker

@@ -1,0 +1,140 @@
+"""What goes between the engine and a worker's session, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from espalier_coordinator.model import NO_TALLIES, NewTask, TaskRecord
+from espalier_kit.execution import ModelEndpoint, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One attempt of one task."""
+
+    task_id: str
+    attempt: int
+
+
+class Verdict(StrEnum):
+    """How an attempt ended, as the wire spells it."""
+
+    DONE = "done"
+    USER_FAULT = "userFault"
+    EVALUATOR_FAULT = "evaluatorFault"
+    PLATFORM_FAULT = "platformFault"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A worker's introduction. `namespace` is its account's; None may run every namespace's tasks."""
+
+    worker_id: str
+    namespace: str | None
+    capacity: int
+    types: frozenset[str]
+    tags: frozenset[str] = frozenset()
+    job_uid: str = ""
+    in_flight: tuple[Lease, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its name among all workers: nobody can pass for a worker of another namespace."""
+        return f"{self.namespace or '*'}/{self.worker_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An attempt's result."""
+
+    lease: Lease
+    verdict: Verdict
+    reason: str = ""
+    message: str = ""
+    value: bytes = b""
+    tallies: Mapping[str, float] = field(default_factory=lambda: NO_TALLIES)
+    children: tuple[NewTask, ...] = ()
+    execution_s: float = 0.0
+
+
+# ---------------------------------------------------------------- to the worker
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The session is accepted."""
+
+    epoch: str
+    heartbeat_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """How a dependency ended."""
+
+    key: str
+    state: TaskState
+    reason: str
+    message: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A task to run."""
+
+    record: TaskRecord
+    attempt: int
+    job_name: str
+    namespace: str
+    timeout_s: float
+    inputs: tuple[Input, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Tasks to run."""
+
+    tasks: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """These results are on disk."""
+
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop these."""
+
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Finish, hand back, leave."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """A job's model endpoints."""
+
+    job_uid: str
+    endpoints: tuple[ModelEndpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the stream: another session speaks for this worker, or it was silent too long."""
+
+    reason: str
+
+
+Message = Welcome | Tasks | Ack | Cancel | Drain | JobContext | Close

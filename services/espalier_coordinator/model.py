@@ -1,0 +1,156 @@
+"""What the coordinator keeps: frozen values, and the one table of a task's life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from espalier_kit.digest import task_id
+from espalier_kit.execution import Dependency, TaskState
+
+MAX_PAYLOAD_BYTES = 256 * 1024
+"""Largest payload of a task; more belongs into the artifact store."""
+
+NO_TALLIES: Mapping[str, float] = MappingProxyType({})
+
+
+class JobState(StrEnum):
+    """Where a job stands, as `JobView.state` spells it."""
+
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    COMPLETE = "complete"
+
+
+class Event(StrEnum):
+    """What can happen to a task."""
+
+    UNBLOCKED = "unblocked"
+    GRANTED = "granted"
+    RETURNED = "returned"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: Mapping[tuple[TaskState, Event], TaskState] = MappingProxyType({
+    (TaskState.BLOCKED, Event.UNBLOCKED): TaskState.READY,
+    (TaskState.BLOCKED, Event.SKIPPED): TaskState.SKIPPED,
+    (TaskState.BLOCKED, Event.CANCELLED): TaskState.CANCELLED,
+    (TaskState.READY, Event.GRANTED): TaskState.RUNNING,
+    (TaskState.READY, Event.FAILED): TaskState.FAILED,
+    (TaskState.READY, Event.CANCELLED): TaskState.CANCELLED,
+    (TaskState.RUNNING, Event.RETURNED): TaskState.READY,
+    (TaskState.RUNNING, Event.SUCCEEDED): TaskState.DONE,
+    (TaskState.RUNNING, Event.FAILED): TaskState.FAILED,
+    (TaskState.RUNNING, Event.CANCELLED): TaskState.CANCELLED,
+})
+
+FINAL = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED})
+
+ENDED_BY: Mapping[TaskState, Event] = MappingProxyType({
+    TaskState.DONE: Event.SUCCEEDED,
+    TaskState.FAILED: Event.FAILED,
+    TaskState.SKIPPED: Event.SKIPPED,
+    TaskState.CANCELLED: Event.CANCELLED,
+})
+
+
+def step(state: TaskState, event: Event) -> TaskState:
+    """The next state; KeyError is a bug of the engine, never an input's."""
+    return TRANSITIONS[state, event]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as submitted and since steered. Times are seconds since 1970; `finished_at` is 0 while it runs."""
+
+    uid: str
+    namespace: str
+    name: str
+    kind: str = ""
+    priority: int = 0
+    suspended: bool = False
+    cancelled: bool = False
+    retries: int = 3
+    task_timeout_s: float = 0.0
+    submitted_at: float = 0.0
+    finished_at: float = 0.0
+    has_endpoints: bool = False
+    """Whether its submitter pushed model endpoints: they hold secrets, so only this survives a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task as it comes in: `espalier_kit.execution.TaskSpec` with its payload still bytes."""
+
+    key: str
+    type: str
+    payload: bytes = b""
+    depends_on: tuple[Dependency, ...] = ()
+    timeout_s: float = 0.0
+    retries: int | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task as stored. `sequence` orders tasks of one priority; it is given once and never reused."""
+
+    id: str
+    job_uid: str
+    sequence: int
+    key: str
+    type: str
+    payload: bytes
+    depends_on: tuple[Dependency, ...]
+    timeout_s: float
+    retries: int | None
+    tags: tuple[str, ...]
+
+
+def record_of(job_uid: str, task: NewTask, sequence: int) -> TaskRecord:
+    """Give a new task its identity and its place in the queue."""
+    return TaskRecord(
+        task_id(job_uid, task.key), job_uid, sequence, task.key, task.type, task.payload, task.depends_on,
+        task.timeout_s, task.retries, task.tags,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A lease: this worker runs the task under this number until `deadline_at` (monotonic seconds)."""
+
+    number: int
+    worker: str
+    deadline_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a task has behind it. The attempts up to `attempt` are closed for ever, on disk; the only number that may
+    be out there unwritten is `attempt + 1`, since the next is granted after the one before was closed durably."""
+
+    attempt: int = 0
+    faults: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a task ended: the accepted result, of which there is exactly one."""
+
+    state: TaskState
+    attempts: int
+    reason: str = ""
+    message: str = ""
+    value: bytes = b""
+    tallies: Mapping[str, float] = field(default_factory=lambda: NO_TALLIES)
+    worker: str = ""
+    execution_s: float = 0.0
+    finished_at: float = 0.0

@@ -1,0 +1,68 @@
+"""A worker's stream: its messages into the engine, the engine's back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from espalier_coordinator.access import Access, Identity
+from espalier_coordinator.host import Host, Outbox
+from espalier_coordinator.messages import Close
+from espalier_coordinator.wire import hello_from_wire, leases_from_wire, report_from_wire, to_wire
+from espalier_kit.errors import EspalierError, Permanent, Retryable
+from espalier_rpc.server import abort, bearer_token
+from espalier_rpc.v1 import coordinator_pb2 as pb
+
+
+async def serve_session(
+    host: Host, access: Access, requests: AsyncIterator[pb.WorkerMessage], context: aio.ServicerContext[Any, Any]
+) -> AsyncIterator[pb.CoordinatorMessage]:
+    """One session from its first message to its end."""
+    try:
+        identity = await access.identify(bearer_token(context))
+    except EspalierError as error:
+        await abort(context, error)
+    outbox = host.open_session()
+    reader = asyncio.create_task(_read(host, identity, requests, outbox))
+    try:
+        while messages := await outbox.take():
+            for message in to_wire(messages):
+                yield message
+            if closes := [m for m in messages if isinstance(m, Close)]:
+                raise Retryable(closes[0].reason, reason="SessionClosed")
+    except EspalierError as error:
+        await abort(context, error)
+    finally:
+        reader.cancel()
+        host.close_session(outbox)
+
+
+async def _read(host: Host, identity: Identity, requests: AsyncIterator[pb.WorkerMessage], outbox: Outbox) -> None:
+    try:
+        async for message in requests:
+            _handle(host, identity, outbox.number, message)
+    except EspalierError as error:
+        outbox.close(error)
+    finally:
+        outbox.close()
+
+
+def _handle(host: Host, identity: Identity, session: int, message: pb.WorkerMessage) -> None:
+    engine = host.engine
+    match message.WhichOneof("kind"):
+        case "hello":
+            effects = engine.hello(session, hello_from_wire(message.hello, identity.reach))
+        case "want":
+            effects = engine.want(session, message.want.n)
+        case "results":
+            effects = engine.results(session, [report_from_wire(r) for r in message.results.results])
+        case "heartbeat":
+            effects = engine.heartbeat(session)
+        case "hand_back":
+            effects = engine.hand_back(session, leases_from_wire(message.hand_back.leases))
+        case _:
+            raise Permanent("empty message: send hello, want, results, heartbeat or hand_back", reason="EmptyMessage")
+    host.do(effects)

@@ -1,0 +1,127 @@
+"""The engine's working memory. Nobody but the engine changes it; views read it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from espalier_coordinator.graph import Graph
+from espalier_coordinator.messages import Lease
+from espalier_coordinator.model import FINAL, Attempt, Ending, Event, Job, JobState, Spent, TaskRecord, step
+from espalier_coordinator.scheduling import Lane, Profile
+from espalier_kit.execution import ModelEndpoint, TaskState
+
+MAX_OUTCOMES = 20
+"""Failed tasks, and ended tasks without dependents, that a job's view carries."""
+
+
+@dataclass(slots=True, eq=False)
+class TaskEntry:
+    """A task now. While `is_settling` something about it is on its way to the disk, and it stays as it is."""
+
+    record: TaskRecord
+    lane: Lane
+    state: TaskState = TaskState.BLOCKED
+    spent: Spent = field(default_factory=Spent)
+    lease: Attempt | None = None
+    ending: Ending | None = None
+    is_settling: bool = False
+    waiting_acks: list[tuple[str, Lease]] = field(default_factory=list)
+    """(worker, lease) of results that are answered once the one being written is on disk."""
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+
+@dataclass(slots=True, eq=False)
+class JobEntry:
+    """A job now."""
+
+    job: Job
+    graph: Graph = field(default_factory=Graph)
+    tasks: dict[str, TaskEntry] = field(default_factory=dict)
+    counts: Counter[TaskState] = field(default_factory=Counter)
+    tallies: dict[str, float] = field(default_factory=dict)
+    types: set[str] = field(default_factory=set)
+    failed: list[TaskEntry] = field(default_factory=list)
+    leaves: deque[TaskEntry] = field(default_factory=lambda: deque(maxlen=MAX_OUTCOMES))
+    endpoints: tuple[ModelEndpoint, ...] = ()
+    endpoints_version: int = 0
+    """0: never pushed to this process."""
+    endpoints_due_at: float | None = None
+    """After a restart: until then nothing starts, since its endpoints are still to be pushed again."""
+    lost_leases: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        return sum(self.counts[state] for state in FINAL) == len(self.tasks)
+
+    @property
+    def is_held(self) -> bool:
+        return self.job.suspended or self.job.cancelled or self.endpoints_due_at is not None
+
+    @property
+    def state(self) -> JobState:
+        if self.job.cancelled:
+            return JobState.CANCELLED if self.is_finished else JobState.CANCELLING
+        if self.is_finished:
+            return JobState.COMPLETE
+        return JobState.SUSPENDED if self.job.suspended else JobState.RUNNING
+
+    def enter(self, task: TaskEntry) -> None:
+        """Count a task that was just added, in the state it has."""
+        self.tasks[task.record.key] = task
+        self.types.add(task.record.type)
+        self.counts[task.state] += 1
+
+    def move(self, task: TaskEntry, event: Event) -> None:
+        """Take a task to its next state."""
+        self.counts[task.state] -= 1
+        task.state = step(task.state, event)
+        self.counts[task.state] += 1
+
+    def retries_of(self, task: TaskEntry) -> int:
+        """How many faults of the platform a task survives."""
+        return self.job.retries if task.record.retries is None else task.record.retries
+
+    def timeout_s_of(self, task: TaskEntry) -> float:
+        """Longest time of one attempt; 0 is unlimited."""
+        return task.record.timeout_s or self.job.task_timeout_s
+
+
+@dataclass(slots=True, eq=False)
+class WorkerEntry:
+    """A worker that may hold leases; it outlives its stream for a while, so that a reconnect keeps them."""
+
+    key: str
+    profile: Profile
+    capacity: int
+    session: int | None
+    expires_at: float
+    is_awaited: bool = False
+    """Known from before a restart and not yet back."""
+    is_registered: bool = False
+    """Written to disk, so that a restart will wait for it: only now may it get tasks."""
+    is_draining: bool = False
+    wants: int = 0
+    leases: dict[str, TaskEntry] = field(default_factory=dict)
+    contexts: dict[str, int] = field(default_factory=dict)
+    """Version of each job's endpoints that this session was sent."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What happened since the start, for metrics."""
+
+    granted: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    fenced: int = 0
+    lost_leases: int = 0
+    retries: int = 0
+    timeouts: int = 0
+    handed_back: int = 0
+    adopted: int = 0
+    ended: Counter[TaskState] = field(default_factory=Counter)
+    """By final state."""

@@ -1,0 +1,105 @@
+"""What the coordinator keeps on disk: the writes it knows, and the protocol every store fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from espalier_coordinator.model import Ending, Job, Spent, TaskRecord
+
+
+@dataclass(frozen=True, slots=True)
+class PutJob:
+    """Insert a job or replace what is known of it."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class PutTasks:
+    """Insert tasks; one whose id is there already is left as it is."""
+
+    records: tuple[TaskRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutSpent:
+    """An open task's attempts so far."""
+
+    task_id: str
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class PutEnding:
+    """A task's result; the first one of a task is kept, whatever comes later."""
+
+    task_id: str
+    job_uid: str
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class DropJob:
+    """Forget a job with its tasks and results."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutWorker:
+    """This worker may hold leases from now on."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropWorker:
+    """This worker holds none any more."""
+
+    key: str
+
+
+Write = PutJob | PutTasks | PutSpent | PutEnding | DropJob | PutWorker | DropWorker
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """A task with all that is known of it; `ending` is None while it is open."""
+
+    record: TaskRecord
+    spent: Spent
+    ending: Ending | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything, as a restart finds it: jobs by submission, tasks by sequence."""
+
+    jobs: tuple[Job, ...] = ()
+    tasks: tuple[StoredTask, ...] = ()
+    workers: tuple[str, ...] = ()
+
+
+class TaskStore(Protocol):
+    """Durable state. Used by one thread at a time; every method may block."""
+
+    def begin_epoch(self) -> int:
+        """Count this start, durably: 1 at the first, one more each time."""
+        ...
+
+    def load(self) -> Snapshot:
+        """All that was committed."""
+        ...
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """Do all of it or nothing; on return it survives a kill -9 and a power cut.
+
+        Raises `Retryable` when the disk is full or locked: nothing was written and the same call may succeed later.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the files."""
+        ...

@@ -1,0 +1,78 @@
+"""What the outside sees of jobs and tasks: frozen pictures of the engine's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from espalier_coordinator.engine import Engine
+from espalier_coordinator.model import Ending, Job, JobState
+from espalier_coordinator.state import JobEntry, TaskEntry, WorkerEntry
+from espalier_kit.execution import TaskState
+
+_PENDING = (TaskState.BLOCKED, TaskState.READY)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPicture:
+    """A task as told to a caller; `state` spells `TaskState`."""
+
+    id: str
+    key: str
+    type: str
+    state: str
+    attempts: int
+    worker: str
+    reason: str
+    message: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobPicture:
+    """A job as told to a caller."""
+
+    job: Job
+    state: JobState
+    counts: Mapping[str, int]
+    tallies: Mapping[str, float]
+    outcomes: tuple[TaskPicture, ...]
+    workers: int
+    epoch: str
+    lost_leases: int
+
+
+def job_picture(engine: Engine, entry: JobEntry) -> JobPicture:
+    """The job now: counts by the words of `Counts`, failed tasks and those that nobody waits for."""
+    counts = {state.value: entry.counts[state] for state in TaskState if state not in _PENDING}
+    counts["pending"] = sum(entry.counts[state] for state in _PENDING)
+    told = [*entry.failed, *(t for t in entry.leaves if not entry.graph.has_waiting(t.record.key))]
+    return JobPicture(
+        entry.job, entry.state, counts, dict(entry.tallies), tuple(task_picture(t) for t in told),
+        _count_workers(engine.workers.values(), entry), engine.epoch, entry.lost_leases,
+    )
+
+
+def task_picture(task: TaskEntry) -> TaskPicture:
+    """The task now."""
+    ending = task.ending or Ending(task.state, task.spent.faults + (task.lease is not None))
+    worker = task.lease.worker if task.lease else ending.worker
+    return TaskPicture(
+        task.record.id, task.record.key, task.record.type, task.state.value, ending.attempts,
+        worker.partition("/")[2], ending.reason, ending.message, ending.value,
+    )
+
+
+def task_pictures(entry: JobEntry, state: str = "") -> list[TaskPicture]:
+    """All tasks of a job, or those in one state, in the order they were submitted."""
+    return [task_picture(t) for t in entry.tasks.values() if not state or t.state == state]
+
+
+def _count_workers(workers: Iterable[WorkerEntry], entry: JobEntry) -> int:
+    return sum(
+        w.session is not None and not w.is_draining
+        and w.profile.job_uid in ("", entry.job.uid)
+        and w.profile.namespace in (None, entry.job.namespace)
+        and bool(w.profile.types & entry.types)
+        for w in workers
+    )

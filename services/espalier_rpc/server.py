@@ -1,0 +1,115 @@
+"""A gRPC server with TLS that renews itself, health, reflection, keepalive, and our errors as status codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from espalier_kit.errors import Conflict, EspalierError, Forbidden, NotFound, Permanent, Retryable
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Largest message either way: a report task may carry the outcomes of a thousand submissions."""
+
+REASON_KEY = "espalier-reason"
+"""Trailing metadata with the error's CamelCase reason."""
+
+UNAUTHENTICATED = "Unauthenticated"
+"""Reason of a `Forbidden` whose caller is not known at all."""
+
+_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+]
+
+_STATUS: tuple[tuple[type[EspalierError], grpc.StatusCode], ...] = (
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
+    (Conflict, grpc.StatusCode.ABORTED),
+    (Retryable, grpc.StatusCode.UNAVAILABLE),
+    (Permanent, grpc.StatusCode.INVALID_ARGUMENT),
+)
+
+
+def status_of(error: EspalierError) -> grpc.StatusCode:
+    """The status code that tells a client what kind of error it was."""
+    if error.reason == UNAUTHENTICATED:
+        return grpc.StatusCode.UNAUTHENTICATED
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+async def abort(context: aio.ServicerContext[Any, Any], error: EspalierError) -> NoReturn:
+    """End the call with the error's code, sentence and reason."""
+    await context.abort(status_of(error), str(error), trailing_metadata=((REASON_KEY, error.reason),))
+    raise AssertionError("abort returned")
+
+
+def bearer_token(context: aio.ServicerContext[Any, Any]) -> str:
+    """The caller's token. Raises `Forbidden` (Unauthenticated) when there is none."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            scheme, _, token = (value if isinstance(value, str) else value.decode()).partition(" ")
+            if scheme.lower() == "bearer" and token:
+                return token
+    raise Forbidden("send 'authorization: Bearer TOKEN' with every call", reason=UNAUTHENTICATED)
+
+
+def credentials(folder: Path) -> grpc.ServerCredentials:
+    """TLS from `tls.crt` and `tls.key`; a changed pair serves from the next handshake on."""
+    loaded: dict[str, Any] = {}
+
+    def read() -> grpc.ServerCertificateConfiguration | None:
+        key, certificate = (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
+        if loaded.get("pair") == (key, certificate):
+            return None
+        loaded["pair"] = (key, certificate)
+        return grpc.ssl_server_certificate_configuration([(key, certificate)])
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        try:
+            return read()
+        except OSError as error:  # a renewal in progress: the pair before is still good
+            log.warning("certificate unreadable", extra={"error": str(error)})
+            return None
+
+    first = read()
+    assert first is not None
+    # grpc takes None for "unchanged"; its type stubs do not know.
+    return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=False)  # type: ignore[arg-type]
+
+
+class Server:
+    """One gRPC server: add servicers to `grpc`, then `start` and `stop`."""
+
+    def __init__(self, address: str, tls: Path, services: Sequence[str]) -> None:
+        self.grpc = aio.server(options=_OPTIONS)
+        self._health = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
+        self.port = self.grpc.add_secure_port(address, credentials(tls))
+        self._services = ("", *services)
+
+    async def start(self) -> None:
+        """Listen; health says SERVING."""
+        await self.grpc.start()
+        for name in self._services:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, give running ones `grace_s` seconds, then cut them."""
+        await self._health.enter_graceful_shutdown()
+        await self.grpc.stop(grace_s)
