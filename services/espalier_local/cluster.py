@@ -73,7 +73,8 @@ class Status:
 
 
 def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[HostProfile] = PROFILES) -> Cluster:
-    """Bring the cluster up, or find it up. On failure a cluster that this call began is taken down again.
+    """Bring the cluster up, or find it up. What a failed call began is ended again: a new cluster is
+    removed, an old one whose processes were gone keeps its data.
 
     Raises the errors of `espalier_kit.errors`, each with one sentence that says what to do.
     """
@@ -82,11 +83,14 @@ def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[Host
         _check_space(places.clusters)
         assets = ensure_assets(places, progress)
         is_new = record.read(layout) is None
+        was_running = Control(layout).is_running()
         try:
             return _start(layout, record.claim(places.clusters, name), assets, places, progress, profiles, is_new)
         except BaseException:
             if is_new:
                 _remove(layout)
+            elif not was_running:
+                Control(layout).stop()
             raise
 
 
@@ -136,7 +140,7 @@ def _start(
 ) -> Cluster:
     control = Control(layout)
     address_range = claimed.address_range
-    if not control.states():
+    if not control.living():
         _check_ports(address_range)
     keys = pki.ensure(layout.pki, address=address_range.control_plane, port=API_PORT, now=datetime.now(UTC))
     shutil.copyfile(keys.kubeconfig("admin"), layout.kubeconfig)

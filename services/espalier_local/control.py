@@ -16,7 +16,7 @@ from espalier_kit.errors import NotFound, Retryable
 from espalier_local.files import write_atomically
 from espalier_local.layout import MARKER, Layout
 from espalier_local.locks import is_held
-from espalier_local.processtable import end_all, leftovers
+from espalier_local.processtable import end_all, is_same, leftovers
 from espalier_local.supervised import (
     Phase,
     ProcessSpec,
@@ -90,6 +90,10 @@ class Control:
             return states_from_json(self.layout.states.read_text())
         except FileNotFoundError:
             return {}
+
+    def living(self) -> list[ProcessState]:
+        """Those of the states whose process still runs, whether the supervisor does or not."""
+        return [state for state in self.states().values() if state.pid and is_same(state.pid, state.started)]
 
     def wait(self, name: str, is_reached: Callable[[ProcessState], bool], *, timeout_s: float = 15.0) -> ProcessState:
         """Until the state of one process is as wanted; raises `Retryable` with the state it is stuck in."""

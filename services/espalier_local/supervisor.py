@@ -40,6 +40,8 @@ from espalier_local.supervised import (
 log = logging.getLogger(__name__)
 QUICK_S = 0.05
 """How often to look while something waits for a port, a back-off or a deadline."""
+ADOPTED_S = 0.25
+"""How often to look while there is an adopted process, whose death sends us no signal."""
 SLOW_S = 1.0
 """How often to look otherwise; a death of our own child and a SIGHUP wake us at once."""
 
@@ -59,7 +61,7 @@ class Supervisor:
         self._adopt()
         with _Wakeup() as wakeup:
             while not self._tick():
-                wakeup.wait(SLOW_S if self._is_settled() else QUICK_S)
+                wakeup.wait(self._pause_s())
 
     def stop(self) -> None:
         """Begin to stop everything."""
@@ -140,13 +142,11 @@ class Supervisor:
         log.info("started", extra={"component": spec.name, "pid": child.pid})
         return replace(state, phase=Phase.RUNNING, pid=child.pid, started=start_time(child.pid), since=now)
 
-    def _is_settled(self) -> bool:
-        """An adopted process dies without a signal to us, so it is looked at often."""
-        settled = (Phase.RUNNING, Phase.PAUSED, Phase.STOPPED)
-        return all(
-            state.phase in settled and (state.pid is None or name in self._children)
-            for name, state in self._states.items()
-        )
+    def _pause_s(self) -> float:
+        states = self._states.values()
+        if not all(state.phase in (Phase.RUNNING, Phase.PAUSED, Phase.STOPPED) for state in states):
+            return QUICK_S
+        return ADOPTED_S if any(state.pid and state.name not in self._children for state in states) else SLOW_S
 
     def _save(self) -> None:
         text = states_to_json(self._states)
