@@ -1,0 +1,140 @@
+"""`espalier explain`: why a job is where it is, in one sentence, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from espalier_api.names import OWNER_NAME
+from espalier_api.reasons import REASONS
+from espalier_cli.connection import cluster_of, job_of
+from espalier_cli.jobs import conditions, ended_as, status_line
+from espalier_cli.options import Kubeconfig, Namespace, Where, job_name
+from espalier_cli.terminal import out, run
+from espalier_kit.errors import NotFound
+from espalier_kube.cluster import EVENT, JOB, POD, Cluster, Object
+from espalier_kube.objects import label_value
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The job and what belongs to it."""
+
+    job: Object
+    worker_job: Object | None
+    pods: tuple[Object, ...]
+    warnings: tuple[Object, ...]
+    """Warning Events of the job and of its pods, newest last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A sentence, what to do, and where it is known from."""
+
+    sentence: str
+    next_step: str
+    evidence: tuple[str, ...] = ()
+
+
+def explain(
+    name: Annotated[str, typer.Argument(help="The job, as gj/NAME.")],
+    namespace: Namespace = "default", kubeconfig: Kubeconfig = None,
+) -> None:
+    """Say in one sentence where a job stands, why, and what to do."""
+
+    async def work() -> None:
+        async with cluster_of(Where(kubeconfig, namespace)) as cluster:
+            found = explanation(await gather(cluster, job_name(name), namespace))
+        out.print(escape(found.sentence))
+        out.print(f"next: {escape(found.next_step)}")
+        for line in found.evidence:
+            out.print(f"  {escape(line)}")
+
+    run(work())
+
+
+async def gather(cluster: Cluster, name: str, namespace: str) -> Facts:
+    """Read everything once."""
+    job = await job_of(cluster, name, namespace)
+    try:
+        worker_job = await cluster.get(JOB, f"{name}-worker", namespace)
+    except NotFound:
+        worker_job = None
+    names = {label_value(part) for part in (name, f"{name}-code", f"{name}-feedback")}
+    pods = (await cluster.list(POD, namespace, labels=f"{OWNER_NAME} in ({','.join(sorted(names))})")).items
+    uids = {job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}
+    events = (await cluster.list(EVENT, namespace)).items
+    ours = [e for e in events if e.get("type") == "Warning" and (e.get("involvedObject") or {}).get("uid") in uids]
+    return Facts(job, worker_job, pods, tuple(sorted(ours, key=_seen)))
+
+
+def explanation(facts: Facts) -> Explanation:
+    """The most specific thing that holds the job up: its end, a refusal, a degradation, a pod, or none."""
+    name = facts.job["metadata"]["name"]
+    evidence = (*_pod_lines(facts.pods), *_event_lines(facts.warnings))
+    state = {c["type"]: c for c in conditions(facts.job)}
+    if not state:
+        step = "see that the operator runs: kubectl -n espalier-system get pods"
+        return Explanation(f"{name}: the operator has not looked at it yet.", step, evidence)
+    decisive = _decisive(state)
+    waiting = () if ended_as(facts.job) else tuple(pod for pod in facts.pods if _trouble(pod))
+    if decisive is None and waiting:
+        pod = waiting[0]
+        what = pod["metadata"]["name"]
+        step = f"kubectl -n {pod['metadata']['namespace']} describe pod {what}"
+        return Explanation(f"{name} waits for pod {what}: {_trouble(pod)}.", step, evidence)
+    found = decisive or state.get("Complete") or state.get("Progressing") or next(iter(state.values()))
+    known = REASONS.get(found["reason"])
+    why = found.get("message") or (known.sentence if known else found["reason"])
+    step = known.remedy if known else f"kubectl -n {facts.job['metadata']['namespace']} describe gj {name}"
+    return Explanation(f"{name}: {status_line(facts.job)}. {found['reason']}: {why}", step, evidence)
+
+
+def _decisive(state: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
+    for type_, status in (
+        ("Failed", "True"), ("Cancelled", "True"), ("Complete", "True"), ("Accepted", "False"), ("Suspended", "True"),
+        ("Degraded", "True"),
+    ):
+        found = state.get(type_)
+        if found is not None and found["status"] == status:
+            return found
+    progressing = state.get("Progressing")
+    return progressing if progressing is not None and progressing["reason"] == "WaitingForNodes" else None
+
+
+def _trouble(pod: Object) -> str:
+    """Why a pod does not run; empty when it does."""
+    status: Mapping[str, Any] = pod.get("status") or {}
+    if status.get("phase") in {"Succeeded", "Failed"}:
+        return ""
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
+            return f"{waiting['reason']} {waiting.get('message', '')}".strip()
+    for found in status.get("conditions", ()):
+        if found["type"] == "PodScheduled" and found["status"] == "False":
+            return f"{found.get('reason')} {found.get('message', '')}".strip()
+    return ""
+
+
+def _pod_lines(pods: Sequence[Object]) -> tuple[str, ...]:
+    lines = []
+    for pod in sorted(pods, key=lambda p: str(p["metadata"]["name"])):
+        where = (pod.get("spec") or {}).get("nodeName") or "no node"
+        phase = (pod.get("status") or {}).get("phase", "Unknown")
+        restarts = sum(c.get("restartCount", 0) for c in (pod.get("status") or {}).get("containerStatuses", ()))
+        told = f", {restarts} restarts" if restarts else ""
+        lines.append(f"pod {pod['metadata']['name']} on {where}: {phase}{told}")
+    return tuple(lines)
+
+
+def _event_lines(events: Sequence[Object]) -> tuple[str, ...]:
+    return tuple(f"event {e.get('reason')}: {e.get('message', '')}" for e in events[-3:])
+
+
+def _seen(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")
