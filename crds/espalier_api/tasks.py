@@ -40,7 +40,8 @@ class SubmissionTask(Model):
 
     settings: GradingSettings
     pseudonym: str
-    folder: str = Field(description="The submission's folder inside the tar; only intake reads it.")
+    folder: str = Field(description="The student's folder name; only intake gets it.")
+    archive: str = Field(default="", description="sha256 of this submission's own tar, which admission cut out of the class's; for intake.")
     judge: Judge | None = None
 
 

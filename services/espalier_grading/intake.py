@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from espalier_grading.align import align, is_same
 from espalier_grading.archive import read_tar
 from espalier_grading.bundle import Bundle, Cell, Notebook, Role, cells_of, read_notebook
+from espalier_grading.gate import injection_flags
 from espalier_grading.model import Answer, Finding, NotebookRun, Prepared
 from espalier_kit.errors import Permanent
 from espalier_kit.execution import UserFault
@@ -93,5 +94,8 @@ def _answers(notebook: Notebook, texts: Mapping[str, str | None], *, folder: str
             continue
         text = texts.get(cell.key) or ""
         unchanged = not text.strip() or (cell.role is Role.ANSWER and is_same(text, cell.source))
-        answers.append(Answer(cell=f"{notebook.name}/{cell.key}", text=redact(text, folder=folder, pseudonym=pseudonym), is_unchanged=unchanged))
+        answers.append(Answer(
+            cell=f"{notebook.name}/{cell.key}", text=redact(text, folder=folder, pseudonym=pseudonym), is_unchanged=unchanged,
+            flags=injection_flags(text),
+        ))
     return answers

@@ -50,6 +50,7 @@ class Answer(Value):
     cell: str
     text: str
     is_unchanged: bool
+    flags: tuple[str, ...] = ()
 
 
 class Prepared(Value):

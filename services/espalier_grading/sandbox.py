@@ -80,7 +80,7 @@ def sandbox(kind: Literal["bubblewrap", "none"]) -> Sandbox:
 def environment(scratch: Path) -> dict[str, str]:
     """All that a confined process sees of the environment."""
     path = os.pathsep.join([str(Path(sys.prefix) / "bin"), "/usr/local/bin", "/usr/bin", "/bin"])
-    homes = {name: f"{scratch}/home" for name in ("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    homes = dict.fromkeys(("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"), f"{scratch}/home")
     return {"PATH": path, "TMPDIR": f"{scratch}", **homes, **_ENVIRONMENT}
 
 
