@@ -1,0 +1,106 @@
+"""The charts on a real API server: installed, upgraded, uninstalled; the access they give and refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.charts import CHART, CRDS, LOCAL, NAMESPACE
+from tests.support.controlplane import ControlPlane, control_plane
+
+COURSE = "course"
+OPTIONS = (*LOCAL, "--set", f"jobs.namespaces={{{COURSE}}}", "--set", "nodes.addresses={127.9.0.0/16}")
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with control_plane() as made:
+        for name in (NAMESPACE, COURSE):
+            labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+            metadata = {"name": name, "labels": labels}
+            assert made.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).code == 0
+        for release, chart, options in (("espalier-crds", CRDS, ()), ("espalier", CHART, OPTIONS)):
+            answer = made.helm("install", release, str(chart), "--namespace", NAMESPACE, *options)
+            assert answer.code == 0, answer.text
+            assert "would violate PodSecurity" not in answer.text
+        yield made
+
+
+def test_an_installed_release_can_be_upgraded_with_the_same_values(plane: ControlPlane) -> None:
+    answer = plane.helm("upgrade", "espalier", str(CHART), "--namespace", NAMESPACE, *OPTIONS)
+    assert answer.code == 0, answer.text
+
+
+@pytest.mark.parametrize("workload", ["deployment/espalier-operator", "statefulset/espalier-coordinator"])
+def test_pod_security_admits_the_pods(plane: ControlPlane, workload: str) -> None:
+    """The admission plugin itself judges a pod made from the template."""
+    template = json.loads(plane.must("-n", NAMESPACE, "get", workload, "-o", "json"))["spec"]["template"]
+    spec = {**template["spec"], "volumes": [*template["spec"]["volumes"], {"name": "data", "emptyDir": {}}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe", "namespace": NAMESPACE}, "spec": spec}
+    answer = plane.kubectl("create", "--dry-run=server", "-f", "-", given=json.dumps(pod))
+    assert answer.code == 0, answer.text
+
+
+def may(plane: ControlPlane, account: str, verb: str, what: str, namespace: str = COURSE) -> bool:
+    """`kubectl auth can-i` as a service account; `what` is a resource, or resource/subresource."""
+    resource, _, subresource = what.partition("/")
+    question = ["auth", "can-i", verb, resource, f"--subresource={subresource}", "-n", namespace]
+    return plane.kubectl(*question, f"--as=system:serviceaccount:{account}").code == 0
+
+
+OPERATOR = f"{NAMESPACE}:espalier-operator"
+COORDINATOR = f"{NAMESPACE}:espalier-coordinator"
+SUBMITTER = f"{COURSE}:espalier-submitter"
+
+
+@pytest.mark.parametrize(
+    ("account", "question", "expected"),
+    [
+        (OPERATOR, ("patch", "gradingjobs/status"), True),
+        (OPERATOR, ("create", "modelservers"), True),
+        (OPERATOR, ("create", "jobs.batch"), True),
+        (OPERATOR, ("list", "secrets"), False),
+        (OPERATOR, ("create", "serviceaccounts/token"), False),
+        (OPERATOR, ("create", "pods"), False),
+        (OPERATOR, ("create", "rolebindings"), False),
+        (COORDINATOR, ("create", "tokenreviews"), True),
+        (COORDINATOR, ("get", "secrets"), False),
+        (COORDINATOR, ("get", "gradingjobs"), False),
+        (SUBMITTER, ("create", "gradingjobs"), True),
+        (SUBMITTER, ("get", "pods/log"), True),
+        (SUBMITTER, ("get", "secrets"), False),
+        (SUBMITTER, ("patch", "gradingjobs/status"), False),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_access_is_what_the_work_needs(
+    plane: ControlPlane, account: str, question: tuple[str, ...], expected: bool
+) -> None:
+    assert may(plane, account, *question) is expected
+
+
+def test_the_operator_has_its_lease_only_in_its_own_namespace(plane: ControlPlane) -> None:
+    assert may(plane, OPERATOR, "update", "leases", namespace=NAMESPACE)
+    assert not may(plane, OPERATOR, "update", "leases", namespace="kube-system")
+
+
+def test_a_submitter_gets_a_token_for_the_coordinator_of_its_own_account_only(plane: ControlPlane) -> None:
+    asked = ("create", "token", "--as", f"system:serviceaccount:{SUBMITTER}", "--audience=espalier-coordinator")
+    assert plane.kubectl("-n", COURSE, *asked, "espalier-submitter").code == 0
+    assert "cannot create resource" in plane.kubectl("-n", COURSE, *asked, "default").text
+
+
+def test_uninstalling_keeps_the_kinds_and_every_object(plane: ControlPlane) -> None:
+    server = {
+        "apiVersion": "espalier.dev/v1alpha1", "kind": "ModelServer",
+        "metadata": {"name": "kept", "namespace": COURSE},
+        "spec": {"models": [{"name": "m", "source": "random://tiny"}]},
+    }  # fmt: skip
+    assert plane.apply(server).code == 0
+    answer = plane.helm("uninstall", "espalier-crds", "--namespace", NAMESPACE)
+    assert answer.code == 0, answer.text
+    assert "kept" in plane.must("-n", COURSE, "get", "modelservers", "-o", "name")
+    again = plane.helm("install", "espalier-crds", str(CRDS), "--namespace", NAMESPACE)
+    assert again.code == 0, again.text

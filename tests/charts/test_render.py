@@ -1,0 +1,193 @@
+"""What the charts say under every set of values: restricted pods, known settings, least privilege, refused mistakes."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from espalier_api.schema import KINDS
+from espalier_kit.settings import Settings, load
+from tests.support.charts import CHART, CRDS, EVERY, LOCAL, VARIANTS, find, helm, pods, rendered
+
+FIELD_VALUES = {"status.podIP": "127.9.1.10", "metadata.namespace": "espalier-system", "metadata.name": "espalier-x-0"}
+PROGRAMS = {"operator": "Deployment", "coordinator": "StatefulSet"}
+
+
+@pytest.mark.parametrize("chart", [CHART, CRDS], ids=lambda path: path.name)
+def test_helm_lint_is_silent(chart: Any) -> None:
+    options = EVERY if chart == CHART else ()
+    answer = helm("lint", "--strict", str(chart), *options)
+    assert answer.code == 0, answer.text
+    assert "[WARNING]" not in answer.text
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_pod_is_restricted(variant: str) -> None:
+    """The fields of Pod Security `restricted`, asserted one by one; test_install asks the API server too."""
+    found = dict(pods(rendered(*VARIANTS[variant])))
+    assert set(found) == {"espalier-operator", "espalier-coordinator"}
+    for template in found.values():
+        spec = template["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        assert all(set(volume) & {"projected", "secret", "emptyDir", "configMap"} for volume in spec["volumes"])
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def environment(word: str, variant: str) -> dict[str, str]:
+    """The program's environment as its pod gives it, with fields of the pod filled in."""
+    workload = find(rendered(*VARIANTS[variant]), PROGRAMS[word], f"espalier-{word}")
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    made: dict[str, str] = {}
+    for variable in container["env"]:
+        field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        made[variable["name"]] = FIELD_VALUES[field] if field else variable["value"]
+    return made
+
+
+def settings_class(word: str) -> type[Settings]:
+    module = importlib.import_module(f"espalier_{word}.settings")
+    found = getattr(module, f"{word.capitalize()}Settings")
+    assert issubclass(found, Settings)
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("word", PROGRAMS)
+def test_a_program_accepts_the_settings_that_the_chart_gives(word: str, variant: str) -> None:
+    """An unknown or invalid variable raises: the program would exit with 78 in the pod."""
+    assert load(settings_class(word), word, environment(word, variant))
+
+
+@pytest.mark.parametrize("word", PROGRAMS)
+def test_the_chart_sets_every_setting_of_the_contract(word: str) -> None:
+    """docs/reference/contracts.md is binding: what it lists, the chart gives."""
+    page = (CHART.parents[1] / "docs/reference/contracts.md").read_text()
+    settings = page.split("## Settings")[1].split("\n## ")[0]
+    (row,) = re.findall(rf"^\| {word} \| (.*) \|$", settings, flags=re.M)
+    wanted = {f"ESPALIER_{word.upper()}_{name}" for name in re.findall(r"`([A-Z_]+)`", row)}
+    assert wanted <= set(environment(word, "default"))
+
+
+@pytest.mark.parametrize("word", PROGRAMS)
+def test_a_program_that_asks_the_api_server_has_its_token_at_the_usual_place(word: str) -> None:
+    spec = find(rendered(), PROGRAMS[word], f"espalier-{word}")["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    volume = next(v for v in spec["volumes"] if v["name"] == mounts["/var/run/secrets/kubernetes.io/serviceaccount"])
+    sources = {next(iter(source)): next(iter(source.values())) for source in volume["projected"]["sources"]}
+    assert "audience" not in sources["serviceAccountToken"]
+    assert sources["configMap"]["name"] == "kube-root-ca.crt"
+    assert sources["downwardAPI"]["items"][0]["path"] == "namespace"
+
+
+def test_the_operator_has_a_token_for_the_coordinator() -> None:
+    spec = find(rendered(), "Deployment", "espalier-operator")["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    volume = next(v for v in spec["volumes"] if v["name"] == mounts["/var/run/secrets/espalier"])
+    assert volume["projected"]["sources"][0]["serviceAccountToken"]["audience"] == "espalier-coordinator"
+
+
+def test_the_coordinators_name_is_in_the_certificate_whatever_is_dialled() -> None:
+    by_service, by_address = environment("operator", "default"), environment("operator", "local")
+    name = "espalier-coordinator.espalier-system.svc"
+    assert by_service["ESPALIER_OPERATOR_COORDINATOR"] == f"{name}:50051"
+    assert by_address["ESPALIER_OPERATOR_COORDINATOR"] == "127.9.1.10:50051"
+    assert by_address["ESPALIER_OPERATOR_COORDINATOR_WEB"] == "https://127.9.1.10:8081"
+    assert {e["ESPALIER_OPERATOR_COORDINATOR_NAME"] for e in (by_service, by_address)} == {name}
+
+
+def test_a_pinned_address_is_the_pods_and_no_service_selects_it() -> None:
+    pinned = rendered(*LOCAL)
+    annotations = find(pinned, "StatefulSet", "espalier-coordinator")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["espalier.dev/pod-ip"] == "127.9.1.10"
+    assert "selector" not in find(pinned, "Service", "espalier-coordinator")["spec"]
+    assert "selector" in find(rendered(), "Service", "espalier-coordinator")["spec"]
+
+
+def test_the_operator_is_an_administrator_of_the_coordinator() -> None:
+    admins = environment("coordinator", "default")["ESPALIER_COORDINATOR_ADMINS"]
+    assert admins == "system:serviceaccount:espalier-system:espalier-operator"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_role_is_broader_than_it_says(variant: str) -> None:
+    for made in rendered(*VARIANTS[variant]):
+        if made["kind"] not in {"ClusterRole", "Role"}:
+            continue
+        for rule in made["rules"]:
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
+            if "secrets" in rule["resources"]:
+                assert not {"list", "watch"} & set(rule["verbs"]), "secrets are read by name only"
+            if "serviceaccounts/token" in rule["resources"]:
+                assert rule["resourceNames"] == ["espalier-submitter"]
+
+
+def test_the_operators_role_is_what_its_readme_asks_for() -> None:
+    page = (CHART.parents[1] / "operator/README.md").read_text()
+    rows = re.findall(r"^\| `?([\w.]+)`? \| (`[^|]*) \| ([^|]*) \|$", page, flags=re.M)
+    asked = {
+        (group if group != "core" else "", resource, verb)
+        for group, resources, verbs in rows
+        for resource in re.findall(r"`([a-z/]+)`", resources)
+        for verb in re.findall(r"\b(get|list|watch|create|update|patch|delete|approve)\b", verbs.split("(")[0])
+    }
+    rules = find(rendered(), "ClusterRole", "espalier-operator")["rules"]
+    given = {(g, r, v) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+    assert asked == given
+
+
+def test_the_coordinator_may_only_review_tokens() -> None:
+    rules = find(rendered(), "ClusterRole", "espalier-coordinator")["rules"]
+    assert rules == [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}]
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("replicas=3", "additional properties 'replicas' not allowed"),
+        ("operator.replica=3", "additional properties 'replica' not allowed"),
+        ("coordinator.storage.sise=3Gi", "additional properties 'sise' not allowed"),
+        ("operator.port=0", "/operator/port"),
+        ("images.pullPolicy=Sometimes", "/images/pullPolicy"),
+        ("coordinator.address=localhost", "/coordinator/address"),
+        ("nodes.addresses={everywhere}", "/nodes/addresses/0"),
+    ],
+)
+def test_a_mistake_in_the_values_is_refused_with_its_place(option: str, complaint: str) -> None:
+    answer = helm("template", "espalier", str(CHART), "--set", option)
+    assert answer.code != 0
+    assert complaint in answer.text
+
+
+def test_the_lint_values_set_every_option() -> None:
+    every, defaults = ((yaml.safe_load((CHART / name).read_text())) for name in ("lint-values.yaml", "values.yaml"))
+    assert options(every) == options(defaults)
+
+
+def options(values: Any, path: str = "") -> set[str]:
+    """Paths of all options; maps of the user's own keys count as one."""
+    if not isinstance(values, dict) or path.rsplit(".", 1)[-1] in {"nodeSelector", "podLabels", "podAnnotations"}:
+        return {path}
+    return {found for key, value in values.items() for found in options(value, f"{path}.{key}")}
+
+
+def test_the_crd_chart_has_every_kind() -> None:
+    names = {made["metadata"]["name"] for made in rendered(chart=CRDS)}
+    assert names == {f"{kind.plural}.espalier.dev" for kind in KINDS}
