@@ -41,6 +41,14 @@ class ChatMessage(_Part):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | tuple[TextPart, ...]
 
+    @field_validator("content", mode="before")
+    @classmethod
+    def _only_text(cls, content: Any) -> Any:
+        parts = content if isinstance(content, list) else [content]
+        if not all(isinstance(part, str) or (isinstance(part, dict) and part.get("type") == "text") for part in parts):
+            raise ValueError("must be text or a list of text parts; images, audio and files are not read")
+        return content
+
     def plain(self) -> dict[str, str]:
         """Role and text, as templates want them."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
@@ -122,7 +130,7 @@ class ChatRequest(_Part):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def schema(self) -> dict[str, Any] | None:
+    def answer_schema(self) -> dict[str, Any] | None:
         """The JSON schema that binds the answer, if any."""
         if isinstance(self.response_format, JsonSchemaFormat):
             return self.response_format.json_schema.schema_
@@ -156,7 +164,8 @@ def _without_harmless(data: dict[str, Any]) -> dict[str, Any]:
             continue
         allowed = _HARMLESS[name]
         if allowed is not None and value is not None and value not in allowed:
-            raise invalid(f"'{name}' with this value is not supported by this server: remove it", param=name, code="unsupported_value")
+            message = f"'{name}' with this value is not supported by this server: remove it"
+            raise invalid(message, param=name, code="unsupported_value")
     return kept
 
 
@@ -210,7 +219,8 @@ class Replies:
 
     def chunk(self, delta: Mapping[str, Any], *, finished: Finished | None = None) -> dict[str, Any]:
         """One piece of a stream; the last one carries the finish reason and the timings."""
-        choice = {"index": 0, "delta": dict(delta), "logprobs": None, "finish_reason": finished.reason if finished else None}
+        reason = finished.reason if finished else None
+        choice = {"index": 0, "delta": dict(delta), "logprobs": None, "finish_reason": reason}
         extra = {"timings": timings(finished)} if finished else {}
         return {**self._base, "object": "chat.completion.chunk", "choices": [choice], **extra}
 

@@ -95,7 +95,7 @@ class Completion:
             if isinstance(event, Failed):
                 self._outcome = "error"
                 shutting = event.code == "server_shutting_down"
-                raise unavailable(event.message, code=event.code) if shutting else failed(event.message, code=event.code)
+                raise (unavailable if shutting else failed)(event.message, code=event.code)
             if isinstance(event, Finished):
                 self._outcome = event.reason
                 self._owner.metrics.finished(self.card.name, self.prompt_tokens, event)
@@ -114,7 +114,9 @@ class Completion:
 class Completions:
     """Lets requests in, one `Completion` each. Lives on the event loop."""
 
-    def __init__(self, generation: Generation, gate: Gate, metrics: Metrics, *, clock: Clock, max_tokens: int) -> None:
+    def __init__(
+        self, generation: Generation, gate: Gate, metrics: Metrics, *, clock: Clock, max_tokens: int
+    ) -> None:
         self.generation = generation
         self.metrics = metrics
         self.clock = clock
@@ -193,10 +195,11 @@ def _encode(codec: Codec, request: ChatRequest) -> Prompt:
 
 
 def _constraint(grammars: Grammar, request: ChatRequest) -> Constraint | None:
-    schema = request.schema
+    schema = request.answer_schema
     if schema is None:
         return None
     try:
         return grammars.compile(schema)
     except ValueError as error:
-        raise invalid(f"The JSON schema cannot be used: {error}", param="response_format", code="invalid_json_schema") from error
+        message = f"The JSON schema cannot be used: {error}"
+        raise invalid(message, param="response_format", code="invalid_json_schema") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ from espalier_mlx.prefixes import PrefixCache
 from espalier_mlx.work import Sampling, Work
 
 Sampler = Callable[[mx.array], mx.array]
-_PREFILL_TOGETHER = 8
+_PREFILL_TOGETHER = 2
+"""Prompts computed at once. A running answer pauses for this many prefill steps at most when prompts arrive."""
 _GREEDY_BELOW = 1e-4
 _CPU_CACHE_BYTES = 64 * 2**20
 """Freed buffers that MLX may keep on a machine without Metal; its default there is most of the memory."""
@@ -147,7 +149,7 @@ def _sampler(sampling: Sampling) -> Sampler:
     """Greedy requests share one sampler, so mlx-lm draws for all of them in one call; others have a generator each."""
     if sampling.temperature < _GREEDY_BELOW:
         return greedy_sampler  # type: ignore[no-any-return]
-    key = mx.random.key(_fresh_seed() if sampling.seed is None else sampling.seed)
+    key = mx.random.key(secrets.randbits(63) if sampling.seed is None else sampling.seed)
 
     def draw(logprobs: mx.array) -> mx.array:
         nonlocal key
@@ -159,6 +161,3 @@ def _sampler(sampling: Sampling) -> Sampler:
 
     return draw
 
-
-def _fresh_seed() -> int:
-    return int(mx.random.randint(0, 2**31 - 1).item())

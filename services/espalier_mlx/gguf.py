@@ -17,14 +17,15 @@ from espalier_kit.errors import Misconfigured
 
 _NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
 }
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _CONTROL, _USER_DEFINED = 3, 4
 _END_TEXTS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"})
 _LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
@@ -32,9 +33,11 @@ _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 def read(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """Tensors under GGUF's names and the metadata as plain Python values. Raises `Misconfigured`."""
     try:
-        tensors, raw = mx.load(str(path), format="gguf", return_metadata=True)
+        loaded: Any = mx.load(str(path), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
-        raise Misconfigured(f"{path.name}: not a GGUF file that MLX can read: {error}", reason="ModelUnreadable") from error
+        message = f"{path.name}: not a GGUF file that MLX can read: {error}"
+        raise Misconfigured(message, reason="ModelUnreadable") from error
+    tensors, raw = loaded
     metadata = {key: value.tolist() if isinstance(value, mx.array) else value for key, value in raw.items()}
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
@@ -128,7 +131,7 @@ def end_tokens_of(metadata: Mapping[str, Any]) -> frozenset[int]:
 def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    known = {
+    known: dict[str, list[Any]] = {
         "default": [gpt2],
         "gpt-2": [gpt2],
         "smollm": [pre_tokenizers.Digits(individual_digits=True), gpt2],

@@ -46,7 +46,7 @@ class Grammars:
             raise BadSchema(str(error)) from error
         problem = LLMatcher.validate_grammar(grammar, self._tokenizer, limits=_LIMITS)
         if problem and not problem.startswith("WARNING"):
-            raise BadSchema(problem.splitlines()[0])
+            raise BadSchema(" ".join(problem.split())[:400])
         return JsonConstraint(LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS), self._vocabulary)
 
 
@@ -73,9 +73,9 @@ class JsonConstraint:
         return str(self._matcher.get_error()) if self._matcher.is_error() else ""
 
     def __call__(self, context: mx.array, logits: mx.array) -> mx.array:
-        """Mask what the grammar does not allow next. `context` ends with the last token; the first call brings the prompt."""
+        """Mask what the grammar does not allow next. `context` ends with the last token, at first the prompt's."""
         if self._has_begun and not self._matcher.is_stopped():
-            self._matcher.consume_token(int(context[-1].item()))
+            self._matcher.consume_token(int(context[-1]))
         self._has_begun = True
         if self._matcher.is_stopped():
             return logits

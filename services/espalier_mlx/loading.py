@@ -82,7 +82,8 @@ def _inside_package(source: str) -> Path:
     parts = urlsplit(source)
     spec = importlib.util.find_spec(parts.netloc) if parts.netloc.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise NotFound(f"model source {source!r}: package {parts.netloc!r} is not installed here", reason="ModelNotFound")
+        message = f"model source {source!r}: package {parts.netloc!r} is not installed here"
+        raise NotFound(message, reason="ModelNotFound")
     root = Path(next(iter(spec.submodule_search_locations))).resolve()
     path = (root / parts.path.lstrip("/")).resolve()
     if not path.is_relative_to(root) or not path.is_file():
@@ -94,12 +95,13 @@ def _random(source: str) -> tuple[nn.Module, Codec, int]:
     parts = urlsplit(source)
     seed = parse_qs(parts.query).get("seed", ["0"])[0]
     if parts.netloc != "tiny" or not seed.isdigit():
-        raise Misconfigured(f"model source {source!r}: write random://tiny or random://tiny?seed=N", reason="ModelNotFound")
+        message = f"model source {source!r}: write random://tiny or random://tiny?seed=N"
+        raise Misconfigured(message, reason="ModelNotFound")
     tokenizer = tiny.tokenizer()
     mx.random.seed(int(seed))
     network = llama.Model(llama.ModelArgs.from_dict(tiny.config(tokenizer.get_vocab_size())))
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=tiny.TEMPLATE, eos_token=tiny.END)
-    end = frozenset({tokenizer.token_to_id(tiny.END)})
+    wrapped = _wrapped(tokenizer, template=tiny.TEMPLATE, end=tiny.END)
+    end = frozenset({tokenizer.encode(tiny.END).ids[0]})
     return network, _codec(wrapped, end), tiny.CONTEXT
 
 
@@ -115,10 +117,10 @@ def _gguf(path: Path, *, is_dense: bool) -> tuple[nn.Module, Codec, int]:
         nn.quantize(network, class_predicate=partial(_quantisation, weights))
     network.load_weights(list(weights.items()))
     texts = metadata["tokenizer.ggml.tokens"]
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, chat_template=metadata.get("tokenizer.chat_template"),
-        eos_token=_text_at(texts, metadata.get("tokenizer.ggml.eos_token_id")),
-        bos_token=_text_at(texts, metadata.get("tokenizer.ggml.bos_token_id")),
+    wrapped = _wrapped(
+        tokenizer, template=metadata.get("tokenizer.chat_template"),
+        end=_text_at(texts, metadata.get("tokenizer.ggml.eos_token_id")),
+        begin=_text_at(texts, metadata.get("tokenizer.ggml.bos_token_id")),
     )
     return network, _codec(wrapped, gguf.end_tokens_of(metadata)), int(config["max_position_embeddings"])
 
@@ -130,7 +132,7 @@ def dense(weights: dict[str, mx.array]) -> dict[str, mx.array]:
         weight = weights.pop(name)
         scales = weights.pop(name.replace(".weight", ".scales"), None)
         biases = weights.pop(name.replace(".weight", ".biases"), None)
-        if scales is not None:
+        if scales is not None and biases is not None:
             bits = _bits(weight, scales)
             weight = mx.dequantize(
                 weight, scales.astype(mx.float32), biases.astype(mx.float32), group_size=_QUANTISED_GROUP, bits=bits
@@ -157,7 +159,8 @@ def _folder(path: Path, *, is_dense: bool) -> tuple[nn.Module, Codec, int]:
     try:
         network, wrapper, config = load(str(path), return_config=True)
     except (FileNotFoundError, ValueError, KeyError) as error:
-        raise Misconfigured(f"{path}: not a model folder that mlx-lm can load: {error}", reason="ModelUnreadable") from error
+        message = f"{path}: not a model folder that mlx-lm can load: {error}"
+        raise Misconfigured(message, reason="ModelUnreadable") from error
     if is_dense:
         network = dequantize_model(network) if "quantization" in config else network
         network.set_dtype(mx.float32)
@@ -177,6 +180,13 @@ def _codec(wrapped: Any, end_tokens: frozenset[int]) -> Codec:
         return str(wrapped.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened))
 
     return Codec(backend, render, end_tokens)
+
+
+def _wrapped(tokenizer: Tokenizer, *, template: str | None, end: str | None, begin: str | None = None) -> Any:
+    """A transformers tokenizer: it renders chat templates in the sandbox that they are written for."""
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers types only some classes
+        tokenizer_object=tokenizer, chat_template=template, eos_token=end, bos_token=begin,
+    )
 
 
 def _text_at(texts: list[str], index: int | None) -> str | None:

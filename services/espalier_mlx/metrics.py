@@ -17,13 +17,20 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         of = self.registry
-        self._requests = Counter("espalier_mlx_requests", "Requests by how they ended.", ["model", "outcome"], registry=of)
-        self._generated = Counter("espalier_mlx_generated_tokens", "Tokens generated.", ["model"], registry=of)
-        self._prompt = Counter("espalier_mlx_prompt_tokens", "Prompt tokens, cached ones included.", ["model"], registry=of)
-        self._cached = Counter("espalier_mlx_cached_prompt_tokens", "Prompt tokens found in the cache.", ["model"], registry=of)
-        self._queue = Histogram("espalier_mlx_queue_seconds", "Wait before the batch.", ["model"], buckets=_SECONDS, registry=of)
-        self._prefill = Histogram("espalier_mlx_prompt_seconds", "Prompt evaluation.", ["model"], buckets=_SECONDS, registry=of)
-        self._decode = Histogram("espalier_mlx_generation_seconds", "Generation.", ["model"], buckets=_SECONDS, registry=of)
+
+        def counter(name: str, text: str, *more: str) -> Counter:
+            return Counter(f"espalier_mlx_{name}", text, ["model", *more], registry=of)
+
+        def seconds(name: str, text: str) -> Histogram:
+            return Histogram(f"espalier_mlx_{name}_seconds", text, ["model"], buckets=_SECONDS, registry=of)
+
+        self._requests = counter("requests", "Requests by how they ended.", "outcome")
+        self._generated = counter("generated_tokens", "Tokens generated.")
+        self._prompt = counter("prompt_tokens", "Prompt tokens, cached ones included.")
+        self._cached = counter("cached_prompt_tokens", "Prompt tokens found in the cache.")
+        self._queue = seconds("queue", "Wait before the batch.")
+        self._prefill = seconds("prompt", "Prompt evaluation.")
+        self._decode = seconds("generation", "Generation.")
         self._blas = Info("espalier_mlx_backend", "What computes: device and BLAS.", registry=of)
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import KeysView
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -34,6 +34,6 @@ class PrefixCache(Generic[V]):
             _, (_, dropped) = self._entries.popitem(last=False)
             self.nbytes -= dropped
 
-    def keys(self) -> KeysView[str]:
-        """What is here."""
-        return self._entries.keys()
+    def __iter__(self) -> Iterator[str]:
+        """The keys, least recently used first."""
+        return iter(self._entries)

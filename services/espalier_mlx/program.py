@@ -11,13 +11,14 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import uvicorn
 
 from espalier_kit.clock import Clock, SystemClock, wait_or_stop
-from espalier_kit.errors import Misconfigured, Permanent
+from espalier_kit.errors import Misconfigured, Permanent, Retryable
 from espalier_mlx import process, pulse
 from espalier_mlx.access import ApiKey
 from espalier_mlx.admission import Gate, Limits
@@ -36,7 +37,7 @@ _GRACE_S = 5
 _TLS_CHECK_S = 10.0
 
 
-class _Web(uvicorn.Server):
+class _Web(uvicorn.Server):  # type: ignore[misc]  # uvicorn counts as untyped here
     """uvicorn without its own signal handlers: the program drains first, then stops the server itself."""
 
     @contextlib.contextmanager
@@ -45,7 +46,8 @@ class _Web(uvicorn.Server):
 
 
 async def serve(settings: MlxSettings, stop: asyncio.Event) -> None:
-    """Serve until `stop`, then drain. Raises `Misconfigured` for a model that cannot be loaded, ends with 1 on a stall."""
+    """Serve until `stop`, then drain. Raises `Misconfigured` for a model that does not load; a stall ends with 1."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     clock = SystemClock()
     beats = pulse.Pulse(clock.monotonic())
     metrics = Metrics()
@@ -57,34 +59,48 @@ async def serve(settings: MlxSettings, stop: asyncio.Event) -> None:
     identity = _identity(settings)
     _publish(metrics, runner, beats, identity, clock)
     key = ApiKey(settings.api_key_file) if settings.api_key_file else None
-    web = _web(make_app(completions, beats, fault=fault, identity=identity, key=key), settings)
+    app = make_app(completions, beats, fault=fault, identity=identity, key=key)
+    parts = _Parts(_web(app, settings), _listener(settings), runner, completions, settings, fault)
     runner.start()
-    await _run(web, runner, completions, settings, fault, stop)
+    with parts.listener:
+        await _run(parts, stop)
 
 
-async def _run(
-    web: _Web, runner: Runner, completions: Completions, settings: MlxSettings, fault: Callable[[], str], stop: asyncio.Event
-) -> None:
-    serving = asyncio.create_task(web.serve())
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a running program consists of."""
+
+    web: _Web
+    listener: socket.socket
+    runner: Runner
+    completions: Completions
+    settings: MlxSettings
+    fault: Callable[[], str]
+
+
+async def _run(parts: _Parts, stop: asyncio.Event) -> None:
+    """Until `stop` or a fault; leaves nothing running."""
+    runner, clock = parts.runner, parts.completions.clock
     ended = asyncio.Event()
-    helpers = [
-        asyncio.create_task(watch(fault, ended, clock=completions.clock, give_up=lambda why: _give_up(runner, why))),
-        asyncio.create_task(_reload_certificate(web, settings.tls_dir, ended)),
-    ]
+    serving = asyncio.create_task(parts.web.serve([parts.listener]))
     stopping = asyncio.create_task(stop.wait())
+    helpers = [
+        asyncio.create_task(watch(parts.fault, ended, clock=clock, give_up=lambda why: _give_up(runner))),
+        asyncio.create_task(_reload_certificate(parts.web, parts.settings.tls_dir, ended)),
+    ]
     try:
         await asyncio.wait({serving, stopping, *helpers}, return_when=asyncio.FIRST_COMPLETED)
         for helper in helpers:
             if helper.done():
                 helper.result()
         if stopping.done():
-            await _drain(runner, completions, settings.drain_s)
+            await _drain(runner, parts.completions, parts.settings.drain_s)
     finally:
         ended.set()
         stopping.cancel()
-        web.should_exit = True
+        parts.web.should_exit = True
         await asyncio.gather(serving, *helpers, return_exceptions=True)
-        runner.stop(_GRACE_S)
+        await asyncio.to_thread(runner.stop, _GRACE_S)
     serving.result()
 
 
@@ -101,8 +117,8 @@ async def watch(
         await clock.sleep(_WATCH_S)
 
 
-async def _give_up(runner: Runner, reason: str) -> None:
-    """A bad model is the setting's fault (78); a thread stuck in native code cannot be joined, so the process ends hard."""
+async def _give_up(runner: Runner) -> None:
+    """A bad model is the setting's fault (78). A thread stuck in native code cannot be joined: end hard."""
     if isinstance(runner.failure, Permanent):
         raise Misconfigured(str(runner.failure), reason=runner.failure.reason)
     await asyncio.sleep(_SHOWN_S)
@@ -138,6 +154,20 @@ async def _reload_certificate(web: _Web, tls_dir: Path | None, ended: asyncio.Ev
                 log.warning("cannot load the renewed certificate; trying again", exc_info=True)
 
 
+def _listener(settings: MlxSettings) -> socket.socket:
+    """The bound socket. Port 0 takes any; the log line tells which. Raises `Retryable`: whoever has it may let go."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise Retryable(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
+    log.info("listening", extra={"host": settings.host, "port": listener.getsockname()[1]})
+    return listener
+
+
 def _changed_ns(tls_dir: Path) -> int:
     try:
         return max((tls_dir / name).stat().st_mtime_ns for name in ("tls.crt", "tls.key"))
@@ -150,7 +180,7 @@ def _web(app: object, settings: MlxSettings) -> _Web:
     if tls is not None and not ((tls / "tls.crt").is_file() and (tls / "tls.key").is_file()):
         raise Misconfigured(f"ESPALIER_MLX_TLS_DIR: {tls} lacks tls.crt or tls.key", reason="Misconfigured")
     return _Web(uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_config=None, access_log=False, server_header=False,
+        app, log_config=None, access_log=False, server_header=False,
         ssl_certfile=str(tls / "tls.crt") if tls else None, ssl_keyfile=str(tls / "tls.key") if tls else None,
         timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=30, lifespan="off",
     ))
@@ -176,7 +206,8 @@ def _identity(settings: MlxSettings) -> Identity:
     blas = process.blas_in_use(platform=sys.platform)
     if blas == "reference":
         log.warning(
-            "MLX computes with its reference BLAS, many times slower: install libopenblas0-pthread", extra={"blas": blas}
+            "MLX computes with its reference BLAS, many times slower: install libopenblas0-pthread",
+            extra={"blas": blas},
         )
     return Identity(node, device, blas, version("espalier"))
 
@@ -187,5 +218,7 @@ def _publish(metrics: Metrics, runner: Runner, beats: pulse.Pulse, identity: Ide
     metrics.gauge("waiting", "Requests in the queue.", lambda: runner.status.waiting)
     metrics.gauge("prompt_cache_bytes", "Bytes of shared prefixes.", lambda: runner.status.prompt_cache_bytes)
     metrics.gauge("tokens_per_second", "Decode speed over the last requests.", beats.tokens_per_second)
-    metrics.gauge("stalled_seconds", "How long work has waited for a token.", lambda: beats.stalled_s(clock.monotonic()))
+    metrics.gauge(
+        "stalled_seconds", "How long work has waited for a token.", lambda: beats.stalled_s(clock.monotonic())
+    )
 

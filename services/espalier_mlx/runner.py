@@ -155,9 +155,9 @@ class Runner:
             )
             self._warm_up(engine)
             models[name], self._state.engines[name] = model, engine
-            log.info("model ready", extra={
-                "model": name, "parameters": parameter_count(model.network), "seconds": round(self._clock.monotonic() - begun, 2),
-            })
+            seconds = round(self._clock.monotonic() - begun, 2)
+            parameters = parameter_count(model.network)
+            log.info("model ready", extra={"model": name, "parameters": parameters, "seconds": seconds})
         created = int(self._clock.now().timestamp())
         self._cards = tuple(ModelCard(m.name, m.context_length, created, m.fingerprint) for m in models.values())
         self.models = models
@@ -166,7 +166,8 @@ class Runner:
     def _warm_up(self, engine: Engine) -> None:
         """A first answer: compiles what there is to compile, and proves that tokens come out."""
         prompt = engine.model.codec.encode([{"role": "user", "content": "Say hello."}])
-        engine.start(Work("warm-up", engine.model.name, prompt.tokens, 0, "", _WARM_UP_TOKENS, Sampling(temperature=0.0)))
+        greedy = Sampling(temperature=0.0)
+        engine.start(Work("warm-up", engine.model.name, prompt.tokens, 0, "", _WARM_UP_TOKENS, greedy))
         while not engine.is_idle:
             for _ in engine.step():
                 self._pulse.beat(self._clock.monotonic())
@@ -206,7 +207,7 @@ class Runner:
         chosen = schedule.choose(
             [schedule.Candidate(job.work.id, job.work.prefix_key) for job in state.waiting.values()],
             running=len(state.running), max_concurrency=self._limits.max_concurrency,
-            cached={key for engine in state.engines.values() for key in engine.prefixes.keys()},
+            cached={key for engine in state.engines.values() for key in engine.prefixes},
             computing={job.work.prefix_key for job in state.running.values() if job.is_computing_prefix},
         )
         for work_id in chosen:
@@ -256,7 +257,8 @@ class Runner:
         constraint = job.work.constraint
         if constraint is not None and constraint.error:
             engine.remove(job.work.id)
-            self._finish(job.work.id, Failed(f"The schema's grammar failed: {constraint.error[:300]}", code="grammar_error"))
+            message = f"The schema's grammar failed: {constraint.error[:300]}"
+            self._finish(job.work.id, Failed(message, code="grammar_error"))
             return
         is_complete = event.is_end or job.text.is_stopped or (constraint is not None and constraint.is_done)
         reason: FinishReason | None = "stop" if is_complete else "length" if event.is_last else None
@@ -273,7 +275,10 @@ class Runner:
         prompt_done = job.prompt_done or now
         generation_s = max(now - prompt_done, 1e-9)
         self._pulse.record(Speed(job.produced, generation_s))
-        timings = Timings(job.started - job.submitted, prompt_done - job.started, generation_s, job.produced / generation_s)
+        timings = Timings(
+            queue_s=job.started - job.submitted, prompt_s=prompt_done - job.started, generation_s=generation_s,
+            tokens_per_second=job.produced / generation_s,
+        )
         return Finished(reason, job.produced, job.cached, timings)
 
     def _finish(self, work_id: str, event: Finished | Failed) -> None:

@@ -19,7 +19,8 @@ class Candidate:
 
 
 def choose(
-    waiting: Sequence[Candidate], *, running: int, max_concurrency: int, cached: Collection[str], computing: Collection[str]
+    waiting: Sequence[Candidate], *, running: int, max_concurrency: int, cached: Collection[str],
+    computing: Collection[str],
 ) -> tuple[str, ...]:
     """Ids to start now, in order. `cached` and `computing` are the prefix keys that exist or are being made."""
     free = max_concurrency - running

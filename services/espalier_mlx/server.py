@@ -83,7 +83,8 @@ def _add_probes(app: FastAPI, completions: Completions, pulse: Pulse, fault: Cal
     @app.get("/healthz")
     async def health() -> JSONResponse:
         reason = fault()
-        return JSONResponse({"status": "stalled" if reason else "ok", "message": reason}, status_code=503 if reason else 200)
+        body = {"status": "stalled" if reason else "ok", "message": reason}
+        return JSONResponse(body, status_code=503 if reason else 200)
 
     @app.get("/ready")
     @app.get("/readyz")
@@ -116,9 +117,9 @@ def _add_distributed(
 
     @app.get("/distributed/gpu-info")
     async def gpu_info() -> dict[str, Any]:
-        healthy = 0 if fault() else 1
         cluster = {
-            "total_devices": 1, "healthy_devices": healthy, "world_size": 1, "gRPC_communication": "Not needed (one rank)",
+            "total_devices": 1, "healthy_devices": 0 if fault() else 1, "world_size": 1,
+            "gRPC_communication": "Not needed (one rank)",
         }
         return {"cluster_info": cluster, "devices": [device()]}
 
@@ -182,8 +183,10 @@ async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return JSONResponse(ApiError(error.status_code, message, kind="invalid_request_error").body(), status_code=error.status_code)
+    refused = ApiError(
+        error.status_code, f"{request.method} {request.url.path}: {error.detail}", kind="invalid_request_error"
+    )
+    return JSONResponse(refused.body(), status_code=refused.status)
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:

@@ -41,7 +41,7 @@ async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
 
 
 async def with_keepalive(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same events, and a comment whenever nothing came for `KEEPALIVE_S`, so that no proxy gives up on a long prompt."""
+    """The same events, and a comment whenever none came for `KEEPALIVE_S`: no proxy shall give up on a long prompt."""
     following = asyncio.ensure_future(anext(source, None))
     try:
         while True:
