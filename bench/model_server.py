@@ -1,6 +1,7 @@
 """An OpenAI-compatible server without a model: it answers by script, at the speed it is told to. For tests and benches.
 
-Its figures are labelled *simulated* wherever they are shown. Time can be compressed: a server at 30 tok/s and compression
+Its figures are labelled *simulated* wherever they are shown. Time can be compressed: a server at 30 tok/s and
+compression
 10 answers ten times sooner and still reports 30 tok/s, so that a day of a class fits into an hour.
 """
 
@@ -29,7 +30,9 @@ _FENCED = re.compile(r"<STUDENT-\w+ criterion (\d+) cell (\d+)>\n(.*?)\n</STUDEN
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens per second of prompts and of answers; `compression` divides the waiting, not the figures; 0 waits not at all."""
+    """Tokens per second of prompts and of answers; `compression` divides the waiting, not the figures; 0 waits not at
+    all.
+    """
 
     prompt: float = 500.0
     output: float = 30.0
@@ -82,15 +85,25 @@ class ScriptedServer:
             queued = time.monotonic() - arrived
             if self.speed.compression:
                 await asyncio.sleep((prompt_s + output_s) / self.speed.compression)
-        return JSONResponse({
-            "id": "scripted", "object": "chat.completion", "created": int(time.time()), "model": self.model,
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
-            "usage": {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output},
-            "timings": {
-                "queue_s": queued, "prompt_eval_time_seconds": prompt_s, "generation_time_seconds": output_s,
-                "tokens_per_second": self.speed.output, "cached_tokens": 0,
-            },
-        })
+        return JSONResponse(
+            {
+                "id": "scripted",
+                "object": "chat.completion",
+                "created": int(time.time()),
+                "model": self.model,
+                "choices": [
+                    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+                ],
+                "usage": {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output},
+                "timings": {
+                    "queue_s": queued,
+                    "prompt_eval_time_seconds": prompt_s,
+                    "generation_time_seconds": output_s,
+                    "tokens_per_second": self.speed.output,
+                    "cached_tokens": 0,
+                },
+            }
+        )
 
 
 def quoting(body: Mapping[str, Any], *, level: str = "MET") -> str:
@@ -138,7 +151,9 @@ class _Server(uvicorn.Server):
 
 def _error(status: int, message: str) -> JSONResponse:
     headers = {"Retry-After": "0.1"} if status == 429 else {}
-    return JSONResponse({"error": {"message": message, "type": "scripted", "code": status}}, status_code=status, headers=headers)
+    return JSONResponse(
+        {"error": {"message": message, "type": "scripted", "code": status}}, status_code=status, headers=headers
+    )
 
 
 def main() -> None:
@@ -153,7 +168,9 @@ def main() -> None:
     parser.add_argument("--output-tokens", type=int)
     parser.add_argument("--slots", type=int, default=1)
     given = parser.parse_args()
-    speed = Speed(given.prompt_tokens_per_second, given.tokens_per_second, given.compression, given.output_tokens, given.slots)
+    speed = Speed(
+        given.prompt_tokens_per_second, given.tokens_per_second, given.compression, given.output_tokens, given.slots
+    )
     server = ScriptedServer(given.model, speed, keep_requests=False)
 
     async def serve() -> None:

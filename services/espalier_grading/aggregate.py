@@ -10,11 +10,15 @@ from espalier_grading.model import CriterionScore, Level, TestResult, Verdict
 DEFAULT_CREDIT: Mapping[Level, float] = {"MET": 1.0, "PARTIAL": 0.5, "UNMET": 0.0, "CANNOT_ASSESS": 0.0}
 
 
-def score_criteria(bundle: Bundle, verdicts: Iterable[Verdict], tests: Iterable[TestResult]) -> tuple[CriterionScore, ...]:
+def score_criteria(
+    bundle: Bundle, verdicts: Iterable[Verdict], tests: Iterable[TestResult]
+) -> tuple[CriterionScore, ...]:
     """Every criterion of the rubric in its order; one without a verdict is void."""
     by_id = {verdict.criterion: verdict for verdict in verdicts}
     results = {test.id: test for test in tests}
-    missing = {c.id: Verdict(criterion=c.id, level="CANNOT_ASSESS", void="no verdict") for c in bundle.assignment.rubric}
+    missing = {
+        c.id: Verdict(criterion=c.id, level="CANNOT_ASSESS", void="no verdict") for c in bundle.assignment.rubric
+    }
     return tuple(_score(c, (missing | by_id)[c.id], results) for c in bundle.assignment.rubric)
 
 
@@ -33,8 +37,12 @@ def _score(criterion: Criterion, verdict: Verdict, tests: Mapping[str, TestResul
     cap = _cap(criterion, tests)
     failed = tuple(test for test in criterion.capped_by if test in tests and tests[test].reason)
     return CriterionScore(
-        id=criterion.id, title=criterion.question, points=criterion.points, earned=round(criterion.points * min(share, cap), 6),
-        verdict=verdict, capped_by=failed if cap < share else (),
+        id=criterion.id,
+        title=criterion.question,
+        points=criterion.points,
+        earned=round(criterion.points * min(share, cap), 6),
+        verdict=verdict,
+        capped_by=failed if cap < share else (),
     )
 
 

@@ -1,4 +1,5 @@
-"""Align a student's cells to the release: by grade_id, else by content, else by position; tests always from the bundle."""
+"""Align a student's cells to the release: by grade_id, else by content, else by position; tests always from the bundle.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from espalier_grading.bundle import Cell, Notebook, Role
 from espalier_grading.model import Finding, RunCell
 
 MIN_SIMILARITY = 0.5
-"""Below this ratio a cell without a grade_id between the right neighbours is not taken for the answer of another type."""
+"""Below this ratio a cell without a grade_id between the right neighbours is not taken for the answer of another type.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +64,46 @@ def _match(release: Sequence[Cell], student: Sequence[Cell], *, findings: list[F
         if cell.key in matching.by_key or cell.role is Role.PLAIN:
             continue
         if cell.role is Role.ANSWER and _match_by_place(cell, release, student, matching=matching):
-            findings.append(_finding("MatchedByPlace", name, cell.key, "the cell lost its mark; its place was taken instead"))
+            findings.append(
+                _finding("MatchedByPlace", name, cell.key, "the cell lost its mark; its place was taken instead")
+            )
         else:
             findings.append(_finding("DeletedCell", name, cell.key, f"the {cell.role.value} cell was deleted"))
     return matching
 
 
-def _match_by_id(cell: Cell, student: Sequence[Cell], *, matching: _Matching, findings: list[Finding], name: str) -> None:
+def _match_by_id(
+    cell: Cell, student: Sequence[Cell], *, matching: _Matching, findings: list[Finding], name: str
+) -> None:
     if cell.key.startswith("#"):
         return
     candidates = [index for index, other in enumerate(student) if other.key == cell.key]
     if not candidates:
         return
-    best = max(candidates, key=lambda i: (student[i].type == cell.type, not is_same(student[i].source, cell.source), -i))
+    best = max(
+        candidates, key=lambda i: (student[i].type == cell.type, not is_same(student[i].source, cell.source), -i)
+    )
     if cell.role is not Role.ANSWER:
         best = candidates[0]
     matching.add(cell.key, best)
     if len(candidates) > 1:
         matching.copies.update({index: cell.key for index in candidates if index != best})
-        findings.append(_finding("CopiedCell", name, cell.key, f"the cell is there {len(candidates)} times; one counts"))
+        findings.append(
+            _finding("CopiedCell", name, cell.key, f"the cell is there {len(candidates)} times; one counts")
+        )
     if student[best].type != cell.type:
-        findings.append(_finding("RetypedCell", name, cell.key, f"the cell was {cell.type} and is {student[best].type}"))
+        findings.append(
+            _finding("RetypedCell", name, cell.key, f"the cell was {cell.type} and is {student[best].type}")
+        )
 
 
 def _match_by_content(cell: Cell, release: Sequence[Cell], student: Sequence[Cell], *, matching: _Matching) -> None:
     low, high = _neighbours(cell, release, matching=matching, end=len(student))
-    same = [i for i, other in enumerate(student) if matching.is_free(i) and is_same(other.source, cell.source) and other.source.strip()]
+    same = [
+        i
+        for i, other in enumerate(student)
+        if matching.is_free(i) and is_same(other.source, cell.source) and other.source.strip()
+    ]
     between = [index for index in same if low < index < high]
     if between or same:
         matching.add(cell.key, (between or same)[0])
@@ -95,7 +111,11 @@ def _match_by_content(cell: Cell, release: Sequence[Cell], student: Sequence[Cel
 
 def _match_by_place(cell: Cell, release: Sequence[Cell], student: Sequence[Cell], *, matching: _Matching) -> bool:
     low, high = _neighbours(cell, release, matching=matching, end=len(student))
-    free = [i for i in range(low + 1, high) if matching.is_free(i) and student[i].key.startswith("#") and student[i].source.strip()]
+    free = [
+        i
+        for i in range(low + 1, high)
+        if matching.is_free(i) and student[i].key.startswith("#") and student[i].source.strip()
+    ]
     ratios = {i: difflib.SequenceMatcher(None, cell.source, student[i].source).ratio() for i in free}
     fitting = [i for i in free if student[i].type == cell.type or ratios[i] >= MIN_SIMILARITY]
     if not fitting:
@@ -112,7 +132,9 @@ def _neighbours(cell: Cell, release: Sequence[Cell], *, matching: _Matching, end
     return (before[-1] if before else -1), (after[0] if after else end)
 
 
-def _run_cells(notebook: Notebook, student: Sequence[Cell], *, matching: _Matching, findings: list[Finding]) -> Iterable[RunCell]:
+def _run_cells(
+    notebook: Notebook, student: Sequence[Cell], *, matching: _Matching, findings: list[Finding]
+) -> Iterable[RunCell]:
     tests = notebook.tests()
     late = _missing_tests(notebook, matching=matching)
     cells: list[RunCell] = [_test(notebook.name, tests[key]) for key in late.get(-1, ())]
@@ -122,7 +144,9 @@ def _run_cells(notebook: Notebook, student: Sequence[Cell], *, matching: _Matchi
     return cells
 
 
-def _placed(notebook: Notebook, cell: Cell, *, index: int, matching: _Matching, findings: list[Finding]) -> list[RunCell]:
+def _placed(
+    notebook: Notebook, cell: Cell, *, index: int, matching: _Matching, findings: list[Finding]
+) -> list[RunCell]:
     """What runs in the place of one student cell."""
     tests = notebook.tests()
     key = matching.by_index.get(index, matching.copies.get(index))
@@ -131,11 +155,17 @@ def _placed(notebook: Notebook, cell: Cell, *, index: int, matching: _Matching, 
         if index in matching.copies:
             return []
         if not is_same(cell.source, release.source):
-            findings.append(_finding("RestoredTest", notebook.name, release.key, "the test was changed; the original ran instead"))
+            findings.append(
+                _finding("RestoredTest", notebook.name, release.key, "the test was changed; the original ran instead")
+            )
         return [_test(notebook.name, tests[release.key])]
     if release is not None and release.role is Role.LOCKED and release.is_code:
         if not is_same(cell.source, release.source):
-            findings.append(_finding("RestoredCell", notebook.name, release.key, "a locked cell was changed; the original ran instead"))
+            findings.append(
+                _finding(
+                    "RestoredCell", notebook.name, release.key, "a locked cell was changed; the original ran instead"
+                )
+            )
         return [RunCell(key=f"{notebook.name}/{release.key}", source=release.source)]
     if not cell.is_code or not cell.source.strip():
         return []

@@ -20,13 +20,17 @@ _IGNORED = ("__MACOSX", ".ipynb_checkpoints", ".git")
 
 
 def read_tar(data: bytes) -> dict[str, bytes]:
-    """All regular files by clean relative path. Raises `Permanent` (BadArchive) for what is no tar, unsafe or too large."""
+    """All regular files by clean relative path. Raises `Permanent` (BadArchive) for what is no tar, unsafe or too
+    large.
+    """
     files: dict[str, bytes] = {}
     total = 0
     for member, archive in _members(data):
         total += member.size
         if member.size > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(files) >= MAX_FILES:
-            raise _bad(f"{member.name}: more than {MAX_FILES} files, {MAX_FILE_BYTES} bytes a file or {MAX_TOTAL_BYTES} in all")
+            raise _bad(
+                f"{member.name}: more than {MAX_FILES} files, {MAX_FILE_BYTES} bytes a file or {MAX_TOTAL_BYTES} in all"
+            )
         path = clean_path(member.name)
         if path is not None:
             handle = archive.extractfile(member)

@@ -57,10 +57,14 @@ class Criterion(Model):
     cells: tuple[str, ...] = Field(min_length=1, description="`notebook/grade_id` of the cells that hold the answer.")
     question: str = Field(min_length=1, max_length=2000)
     levels: dict[Level, str] = Field(default_factory=dict, description="What each level means here.")
-    credit: dict[Level, float] = Field(default_factory=dict, description="Share of the points; default MET 1, PARTIAL 0.5, UNMET 0.")
+    credit: dict[Level, float] = Field(
+        default_factory=dict, description="Share of the points; default MET 1, PARTIAL 0.5, UNMET 0."
+    )
     reference: str = Field(default="", max_length=4000)
     section: str | None = None
-    capped_by: tuple[str, ...] = Field(default=(), description="Tests: the criterion earns no larger share than they do.")
+    capped_by: tuple[str, ...] = Field(
+        default=(), description="Tests: the criterion earns no larger share than they do."
+    )
 
 
 class Judging(Model):
@@ -140,7 +144,11 @@ class Bundle:
 
     def tests(self) -> dict[str, float]:
         """Points of every automatic test by `notebook/grade_id`."""
-        return {f"{notebook.name}/{key}": cell.points for notebook in self.notebooks for key, cell in notebook.tests().items()}
+        return {
+            f"{notebook.name}/{key}": cell.points
+            for notebook in self.notebooks
+            for key, cell in notebook.tests().items()
+        }
 
     def criteria(self, judge: Judge) -> tuple[Criterion, ...]:
         """The criteria of one judge, in the rubric's order; their numbers in prompts are these positions from 1."""
@@ -158,7 +166,9 @@ def rejected(findings: list[str]) -> EvaluatorFault:
 
 
 def parse(data: bytes) -> Bundle:
-    """A bundle from its tar. Raises `EvaluatorFault` (BundleRejected) with a sentence for each thing that cannot be read."""
+    """A bundle from its tar. Raises `EvaluatorFault` (BundleRejected) with a sentence for each thing that cannot be
+    read.
+    """
     try:
         files = read_tar(data)
     except Permanent as error:
@@ -183,7 +193,9 @@ def read_notebook(data: bytes) -> Any:
             raise ValueError("a cell has no source")
         return notebook
     except Exception as error:  # nbformat raises whatever its parts do: JSON, schema and key errors
-        raise Permanent(f"it is not a Jupyter notebook ({type(error).__name__}: {str(error)[:200]})", reason="NotANotebook") from error
+        raise Permanent(
+            f"it is not a Jupyter notebook ({type(error).__name__}: {str(error)[:200]})", reason="NotANotebook"
+        ) from error
 
 
 def cells_of(notebook: Any) -> tuple[Cell, ...]:
@@ -210,8 +222,11 @@ def _sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         return f"{FILE}: {where}: {error['msg']}"
-    known = [field.alias or name for model in (Assignment, Criterion, NotebookFiles, Section, DataFile, Judging)
-             for name, field in model.model_fields.items()]
+    known = [
+        field.alias or name
+        for model in (Assignment, Criterion, NotebookFiles, Section, DataFile, Judging)
+        for name, field in model.model_fields.items()
+    ]
     close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
     hint = f"; did you mean {close[0]}?" if close else "; remove it"
     return f"{FILE}: {where}: unknown key{hint}"
@@ -238,7 +253,10 @@ def _cell(index: int, cell: Any) -> Cell:
     key = str(meta.get("grade_id") or f"#{index}")
     points = meta.get("points", 0)
     return Cell(
-        key=key, type=cell.cell_type, source=cell.source, role=_role(cell.cell_type, meta),
+        key=key,
+        type=cell.cell_type,
+        source=cell.source,
+        role=_role(cell.cell_type, meta),
         points=float(points) if isinstance(points, int | float) else 0.0,
     )
 

@@ -1,6 +1,7 @@
 """nbgrader's own example course as a bundle: real notebooks with known results, read in place from the installed wheel.
 
-`pip install --no-deps nbgrader==0.9.6`. Its `grades.csv` gives the raw scores: bitdiddle 1.5, hacker 3.0 (tests sum to 3).
+`pip install --no-deps nbgrader==0.9.6`. Its `grades.csv` gives the raw scores: bitdiddle 1.5, hacker 3.0; the tests sum
+to 3.
 """
 
 from __future__ import annotations
@@ -33,13 +34,19 @@ def submissions() -> bytes:
     """The class's tar: the wheel's two students and the untouched release as `blank`."""
     guide = _guide()
     sources = {student: guide / "submitted" / student / "ps1" for student in STUDENTS} | {BLANK: guide / "release/ps1"}
-    return write_tar({
-        f"{student}/{name}.ipynb": (folder / f"{name}.ipynb").read_bytes() for student, folder in sources.items() for name in _NOTEBOOKS
-    })
+    return write_tar(
+        {
+            f"{student}/{name}.ipynb": (folder / f"{name}.ipynb").read_bytes()
+            for student, folder in sources.items()
+            for name in _NOTEBOOKS
+        }
+    )
 
 
 def _guide() -> Path:
     try:
         return Path(str(distribution("nbgrader").locate_file("nbgrader/docs/source/user_guide")))
     except PackageNotFoundError as error:
-        raise NotFound("nbgrader 0.9.6 is not installed: pip install --no-deps nbgrader==0.9.6", reason="NotFound") from error
+        raise NotFound(
+            "nbgrader 0.9.6 is not installed: pip install --no-deps nbgrader==0.9.6", reason="NotFound"
+        ) from error

@@ -42,12 +42,17 @@ def submission_tasks(settings: GradingSettings, entry: Entry) -> tuple[TaskSpec,
     return (
         TaskSpec(intake, "grading.intake", payload(folder=entry.folder, archive=entry.archive)),
         TaskSpec(execute, "grading.execute", payload(), (Dependency(intake),)),
-        *(TaskSpec(key, "grading.judge", payload(judge=judge), (Dependency(intake), Dependency(execute))) for judge, key in judges.items()),
+        *(
+            TaskSpec(key, "grading.judge", payload(judge=judge), (Dependency(intake), Dependency(execute)))
+            for judge, key in judges.items()
+        ),
         TaskSpec(f"score/{name}", "grading.score", payload(), ends),
     )
 
 
 def stages_of(pseudonym: str, inputs: Mapping[str, Outcome]) -> dict[str, Outcome]:
     """A submission's outcomes by stage: `intake`, `execute`, `code`, `feedback`, in the order in which they happen."""
-    keys = {"intake": f"intake/{pseudonym}", "execute": f"execute/{pseudonym}"} | {j: f"judge/{pseudonym}/{j}" for j in JUDGES}
+    keys = {"intake": f"intake/{pseudonym}", "execute": f"execute/{pseudonym}"} | {
+        j: f"judge/{pseudonym}/{j}" for j in JUDGES
+    }
     return {stage: inputs[key] for stage, key in keys.items() if key in inputs}

@@ -11,7 +11,9 @@ MIN_QUOTE = 3
 
 
 def check_evidence(verdict: Verdict, texts: Mapping[str, str]) -> Verdict:
-    """The verdict, void with a reason if it earns points without real evidence; `texts` are the criterion's cells as sent."""
+    """The verdict, void with a reason if it earns points without real evidence; `texts` are the criterion's cells as
+    sent.
+    """
     if verdict.void or verdict.by == "code" or verdict.level == "CANNOT_ASSESS":
         return verdict
     void = _why_void(verdict, texts)

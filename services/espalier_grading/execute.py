@@ -29,15 +29,22 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "
 _UNITS |= {f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("kMGTPE", 1)} | {"Ki": 2**10}
 
 
-async def run_notebook(sandbox: Sandbox, run: NotebookRun, *, data: Mapping[str, bytes], execution: Execution, is_last_try: bool = True) -> NotebookResult:
-    """Every cell's outcome. Raises `PlatformFault` when the sandbox or kernel did not start, or died without a word before the last try."""
+async def run_notebook(
+    sandbox: Sandbox, run: NotebookRun, *, data: Mapping[str, bytes], execution: Execution, is_last_try: bool = True
+) -> NotebookResult:
+    """Every cell's outcome. Raises `PlatformFault` when the sandbox or kernel did not start, or died without a word
+    before the last try.
+    """
     script = Path(kernel.__file__)
     with tempfile.TemporaryDirectory(prefix="espalier-run-") as name:
         scratch = Path(name)
         _lay_out(scratch, data)
         finished = await sandbox.run(
-            [sys.executable, "-I", str(script)], stdin=json.dumps(request(run, scratch=scratch, execution=execution)).encode(),
-            scratch=scratch, readable=script, output_bytes=MAX_OUTPUT_BYTES,
+            [sys.executable, "-I", str(script)],
+            stdin=json.dumps(request(run, scratch=scratch, execution=execution)).encode(),
+            scratch=scratch,
+            readable=script,
+            output_bytes=MAX_OUTPUT_BYTES,
             seconds=START_SECONDS + execution.kernel_timeout_seconds + GRACE_SECONDS,
         )
     return read_result(run, finished, is_last_try=is_last_try)
@@ -48,12 +55,20 @@ def request(run: NotebookRun, *, scratch: Path, execution: Execution) -> dict[st
     seconds = execution.kernel_timeout_seconds
     return {
         "cells": [{"key": cell.key, "source": cell.source} for cell in run.cells],
-        "kernel": run.kernel, "folder": f"{scratch}/work", "data": f"{scratch}/data", "sockets": str(scratch),
-        "start_seconds": START_SECONDS, "notebook_seconds": seconds, "cell_seconds": max(1.0, seconds * CELL_SHARE),
+        "kernel": run.kernel,
+        "folder": f"{scratch}/work",
+        "data": f"{scratch}/data",
+        "sockets": str(scratch),
+        "start_seconds": START_SECONDS,
+        "notebook_seconds": seconds,
+        "cell_seconds": max(1.0, seconds * CELL_SHARE),
         "output_bytes": CELL_OUTPUT_BYTES,
         "limits": {
-            "RLIMIT_DATA": memory_bytes(execution.memory), "RLIMIT_CPU": 2 * seconds + START_SECONDS, "RLIMIT_NPROC": _PROCESSES,
-            "RLIMIT_FSIZE": _FILE_BYTES, "RLIMIT_CORE": 0,
+            "RLIMIT_DATA": memory_bytes(execution.memory),
+            "RLIMIT_CPU": 2 * seconds + START_SECONDS,
+            "RLIMIT_NPROC": _PROCESSES,
+            "RLIMIT_FSIZE": _FILE_BYTES,
+            "RLIMIT_CORE": 0,
         },
     }
 
@@ -68,9 +83,16 @@ def read_result(run: NotebookRun, finished: Finished, *, is_last_try: bool) -> N
     if "finished" not in names and not finished.is_timeout and not is_last_try:
         raise PlatformFault(f"the sandbox ended without a word (exit code {finished.code})", reason="SandboxFailed")
     missing = "Timeout" if finished.is_timeout else ("NotRun" if "finished" in names else "Killed")
-    told = {event["key"]: CellResult(**{k: v for k, v in event.items() if k != "event"}) for event in events if event.get("event") == "cell"}
+    told = {
+        event["key"]: CellResult(**{k: v for k, v in event.items() if k != "event"})
+        for event in events
+        if event.get("event") == "cell"
+    }
     ended = _after_death(told.values())
-    return NotebookResult(notebook=run.notebook, cells=tuple(told.get(c.key, CellResult(key=c.key, reason=ended or missing)) for c in run.cells))
+    return NotebookResult(
+        notebook=run.notebook,
+        cells=tuple(told.get(c.key, CellResult(key=c.key, reason=ended or missing)) for c in run.cells),
+    )
 
 
 def memory_bytes(quantity: str) -> int:
@@ -99,7 +121,10 @@ def _line(text: str) -> dict[str, Any]:
 def _raise_unstarted(events: list[dict[str, Any]], finished: Finished, run: NotebookRun) -> None:
     failure = next((event for event in events if event.get("event") == "failed"), {})
     if failure.get("reason") == "KernelNotFound":
-        raise EvaluatorFault(f"notebook {run.notebook}: kernel {run.kernel} is not installed where submissions run", reason="KernelNotFound")
+        raise EvaluatorFault(
+            f"notebook {run.notebook}: kernel {run.kernel} is not installed where submissions run",
+            reason="KernelNotFound",
+        )
     said = failure.get("message") or finished.stderr.strip()[-500:] or f"exit code {finished.code}"
     raise PlatformFault(f"no kernel started in the sandbox: {said}", reason="SandboxFailed")
 

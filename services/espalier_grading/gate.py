@@ -38,7 +38,11 @@ def injection_flags(raw: str) -> tuple[str, ...]:
 def review_reasons(criteria: Iterable[CriterionScore], judged: Iterable[Judged]) -> tuple[str, ...]:
     """Sentences for the reviewer; empty if the submission may pass without one."""
     reasons = [f"{c.id}: verdict void, {c.verdict.void}" for c in criteria if c.verdict.void]
-    reasons += [f"{c.id}: the judge could not assess it" for c in criteria if c.verdict.level == "CANNOT_ASSESS" and not c.verdict.void]
+    reasons += [
+        f"{c.id}: the judge could not assess it"
+        for c in criteria
+        if c.verdict.level == "CANNOT_ASSESS" and not c.verdict.void
+    ]
     for one in judged:
         if one.is_failover:
             reasons.append(f"the {one.judge} judge was another model than usual")

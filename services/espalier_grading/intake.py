@@ -25,7 +25,9 @@ USER_REASONS = frozenset({"NotANotebook", "NoNotebook", "NotebookTooLarge", "Bad
 
 
 def pseudonyms(folders: Iterable[str], *, job_uid: str) -> dict[str, str]:
-    """Pseudonym of each folder: the same in every attempt of a job, different in every job, no way back without the uid."""
+    """Pseudonym of each folder: the same in every attempt of a job, different in every job, no way back without the
+    uid.
+    """
     names: dict[str, str] = {}
     for folder in sorted(folders):
         digest = hmac.new(job_uid.encode(), folder.encode(), hashlib.sha256).hexdigest()
@@ -47,7 +49,9 @@ def prepare(bundle: Bundle, archive: bytes, *, pseudonym: str, folder: str) -> P
         path = find_notebook(files, notebook.name)
         cells = () if path is None else _read(files[path], path)
         if path is None:
-            findings.append(Finding(kind="MissingNotebook", where=notebook.name, message=f"{notebook.name}.ipynb was not handed in"))
+            findings.append(
+                Finding(kind="MissingNotebook", where=notebook.name, message=f"{notebook.name}.ipynb was not handed in")
+            )
         aligned = align(notebook, cells)
         if path is not None:
             findings += aligned.findings
@@ -72,7 +76,11 @@ def find_notebook(files: Mapping[str, bytes], name: str) -> str | None:
 
 def redact(text: str, *, folder: str, pseudonym: str) -> str:
     """Text as a judge may see it: normalised, without invisible characters, the student's id replaced."""
-    visible = "".join(c for c in unicodedata.normalize("NFC", text) if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc", "Co"))
+    visible = "".join(
+        c
+        for c in unicodedata.normalize("NFC", text)
+        if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc", "Co")
+    )
     if len(folder) >= MIN_REDACTED:
         visible = re.sub(re.escape(folder), pseudonym, visible, flags=re.IGNORECASE)
     return visible
@@ -80,7 +88,9 @@ def redact(text: str, *, folder: str, pseudonym: str) -> str:
 
 def _read(data: bytes, path: str) -> tuple[Cell, ...]:
     if len(data) > MAX_NOTEBOOK_BYTES:
-        raise UserFault(f"{path} has {len(data)} bytes; at most {MAX_NOTEBOOK_BYTES} are read.", reason="NotebookTooLarge")
+        raise UserFault(
+            f"{path} has {len(data)} bytes; at most {MAX_NOTEBOOK_BYTES} are read.", reason="NotebookTooLarge"
+        )
     try:
         return cells_of(read_notebook(data))
     except Permanent as error:
@@ -94,8 +104,12 @@ def _answers(notebook: Notebook, texts: Mapping[str, str | None], *, folder: str
             continue
         text = texts.get(cell.key) or ""
         unchanged = not text.strip() or (cell.role is Role.ANSWER and is_same(text, cell.source))
-        answers.append(Answer(
-            cell=f"{notebook.name}/{cell.key}", text=redact(text, folder=folder, pseudonym=pseudonym), is_unchanged=unchanged,
-            flags=injection_flags(text),
-        ))
+        answers.append(
+            Answer(
+                cell=f"{notebook.name}/{cell.key}",
+                text=redact(text, folder=folder, pseudonym=pseudonym),
+                is_unchanged=unchanged,
+                flags=injection_flags(text),
+            )
+        )
     return answers

@@ -19,7 +19,9 @@ from espalier_grading.bundle import Bundle, Criterion
 from espalier_grading.model import Answer, Level, Prepared, Verdict
 
 FENCE_WORD = "STUDENT"
-_PLAIN = re.compile(r'["\'*(#]*\b(\d{1,2})\b["\'*)]*\s*[.:)=-]\s*.{0,200}?\b(CANNOT_ASSESS|UNMET|PARTIAL|MET)\b', re.DOTALL)
+_PLAIN = re.compile(
+    r'["\'*(#]*\b(\d{1,2})\b["\'*)]*\s*[.:)=-]\s*.{0,200}?\b(CANNOT_ASSESS|UNMET|PARTIAL|MET)\b', re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,18 @@ def ask_about(bundle: Bundle, prepared: Prepared, *, judge: Judge, fence: str) -
         if cell in answers
     }
     return Question(
-        judge=judge, system=system_message(bundle, judge), user=user_message(texts, fence=fence),
-        schema=schema(bundle, judge, open_), criteria=open_, texts=texts, decided=decided,
-        flags=tuple(dict.fromkeys(flag for c in open_.values() for cell in c.cells if cell in answers for flag in answers[cell].flags)),
+        judge=judge,
+        system=system_message(bundle, judge),
+        user=user_message(texts, fence=fence),
+        schema=schema(bundle, judge, open_),
+        criteria=open_,
+        texts=texts,
+        decided=decided,
+        flags=tuple(
+            dict.fromkeys(
+                flag for c in open_.values() for cell in c.cells if cell in answers for flag in answers[cell].flags
+            )
+        ),
     )
 
 
@@ -79,7 +90,9 @@ def system_message(bundle: Bundle, judge: Judge) -> str:
     if judge == "feedback":
         example["comment"] = "…"
     return template.substitute(
-        subject=bundle.assignment.subject, quote=bundle.assignment.judging.quote_characters, fence=FENCE_WORD,
+        subject=bundle.assignment.subject,
+        quote=bundle.assignment.judging.quote_characters,
+        fence=FENCE_WORD,
         criteria="\n".join(_criterion_text(number, c) for number, c in enumerate(bundle.criteria(judge), 1)),
         example=json.dumps(example, ensure_ascii=False),
     ).strip()
@@ -99,25 +112,33 @@ def schema(bundle: Bundle, judge: Judge, criteria: Mapping[int, Criterion]) -> d
     bounds = bundle.assignment.judging
     properties: dict[str, Any] = {}
     for number, criterion in criteria.items():
-        properties[str(number)] = _object({
-            "q": {"type": "string", "maxLength": bounds.quote_characters},
-            "c": {"type": "string", "enum": [str(label) for label in range(1, len(criterion.cells) + 1)]},
-            "v": {"type": "string", "enum": list(get_args(Level))},
-        })
+        properties[str(number)] = _object(
+            {
+                "q": {"type": "string", "maxLength": bounds.quote_characters},
+                "c": {"type": "string", "enum": [str(label) for label in range(1, len(criterion.cells) + 1)]},
+                "v": {"type": "string", "enum": list(get_args(Level))},
+            }
+        )
     if judge == "feedback":
         properties["comment"] = {"type": "string", "maxLength": bounds.comment_characters}
     return _object(properties)
 
 
 def read_answer(question: Question, content: str) -> Reading:
-    """The model's verdicts, by JSON if it is as asked, else the levels that plain text names; missing ones cannot be assessed."""
+    """The model's verdicts, by JSON if it is as asked, else the levels that plain text names; missing ones cannot be
+    assessed.
+    """
     value = _json(content)
     if value is not None and (verdicts := _verdicts(question, value)) is not None:
         comment = value.get("comment", "")
         return Reading(verdicts, comment if isinstance(comment, str) else "", is_plain_text=False)
     found = {int(number): level for number, level in reversed(_PLAIN.findall(content))}
     plain = tuple(
-        Verdict(criterion=criterion.id, level=found.get(number, "CANNOT_ASSESS"), void="" if number in found else "no verdict in the answer")
+        Verdict(
+            criterion=criterion.id,
+            level=found.get(number, "CANNOT_ASSESS"),
+            void="" if number in found else "no verdict in the answer",
+        )
         for number, criterion in question.criteria.items()
     )
     return Reading(plain, "", is_plain_text=True)
@@ -131,7 +152,9 @@ def _verdicts(question: Question, value: Mapping[str, Any]) -> tuple[Verdict, ..
             return None
         label = str(entry.get("c", ""))
         cell = criterion.cells[int(label) - 1] if label.isdigit() and 1 <= int(label) <= len(criterion.cells) else ""
-        verdicts.append(Verdict(criterion=criterion.id, level=entry["v"], quote=str(entry.get("q", ""))[:400], cell=cell))
+        verdicts.append(
+            Verdict(criterion=criterion.id, level=entry["v"], quote=str(entry.get("q", ""))[:400], cell=cell)
+        )
     return tuple(verdicts)
 
 

@@ -2,7 +2,8 @@
 
 It stands alone (nbclient, nbformat and the standard library), since nothing else of ours is in the sandbox. The request
 is one JSON object on standard input; the lines go to what was standard output at start, which no kernel inherits.
-The kernel speaks over Unix sockets in the private temporary directory: there is no network. Clocks start at the first cell.
+The kernel speaks over Unix sockets in the private temporary directory: there is no network. Clocks start at the first
+cell.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _OUTPUTS = ("stream", "display_data", "execute_result", "update_display_data")
 _MESSAGE_CHARACTERS = 500
 
 
-class BoundedClient(NotebookClient):
+class BoundedClient(NotebookClient):  # type: ignore[misc]  # nbclient is untyped here
     """A client that keeps at most `output_bytes` of a cell's output and silently drops the rest."""
 
     output_bytes = 64 * 1024
@@ -65,7 +66,9 @@ def main() -> None:
 
 
 def _private_output() -> TextIO:
-    """The pipe to the worker, moved to a descriptor that children do not inherit; nobody of our uid may open it by /proc."""
+    """The pipe to the worker, moved to a descriptor that children do not inherit; nobody of our uid may open it by
+    /proc.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     private = os.dup(1)
     os.set_inheritable(private, False)
@@ -94,8 +97,12 @@ def _enter_folder(folder: str, data: str | None) -> None:
 async def _run(request: dict[str, Any], out: TextIO) -> None:
     cells = [nbformat.v4.new_code_cell(cell["source"]) for cell in request["cells"]]
     client = BoundedClient(
-        nbformat.v4.new_notebook(cells=cells), kernel_name=request["kernel"], allow_errors=True, store_widget_state=False,
-        startup_timeout=int(request["start_seconds"]), interrupt_on_timeout=True,
+        nbformat.v4.new_notebook(cells=cells),
+        kernel_name=request["kernel"],
+        allow_errors=True,
+        store_widget_state=False,
+        startup_timeout=int(request["start_seconds"]),
+        interrupt_on_timeout=True,
         resources={"metadata": {"path": request["folder"]}},
     )
     client.on_cell_executed = client.keep_reply
@@ -109,7 +116,15 @@ async def _run(request: dict[str, Any], out: TextIO) -> None:
         for index, (cell, asked) in enumerate(zip(cells, request["cells"], strict=True)):
             left = deadline - time.monotonic()
             if left <= 0:
-                _say(out, {"event": "cell", "key": asked["key"], "reason": "Timeout", "message": "the notebook's time was used up"})
+                _say(
+                    out,
+                    {
+                        "event": "cell",
+                        "key": asked["key"],
+                        "reason": "Timeout",
+                        "message": "the notebook's time was used up",
+                    },
+                )
                 continue
             client.timeout = max(1, round(min(left, request["cell_seconds"])))
             client.start_cell()
@@ -131,8 +146,17 @@ async def _run_cell(client: BoundedClient, cell: Any, *, index: int, key: str, o
         reason, message = "Timeout", f"the cell ran longer than {client.timeout} s"
     except DeadKernelError:
         reason, message, alive = "KernelDied", "the kernel died: memory, or the code ended its own process", False
-    _say(out, {"event": "cell", "key": key, "reason": reason, "message": message, "output": _text(cell, client.output_bytes),
-               "seconds": round(time.monotonic() - began, 3)})
+    _say(
+        out,
+        {
+            "event": "cell",
+            "key": key,
+            "reason": reason,
+            "message": message,
+            "output": _text(cell, client.output_bytes),
+            "seconds": round(time.monotonic() - began, 3),
+        },
+    )
     return alive
 
 

@@ -32,7 +32,11 @@ def lint(bundle: Bundle, settings: GradingSettings) -> list[str]:
 def lint_runs(solution: list[TestResult], blank: list[TestResult]) -> list[str]:
     """Findings of the self-test: the solution passes every automatic test, the blank template none."""
     failed = [f"the solution fails its own test {test.id} ({test.reason})" for test in solution if test.reason]
-    passed = [f"the blank template passes test {test.id}: it would give points for nothing" for test in blank if not test.reason]
+    passed = [
+        f"the blank template passes test {test.id}: it would give points for nothing"
+        for test in blank
+        if not test.reason
+    ]
     return failed + passed
 
 
@@ -77,7 +81,9 @@ def _sections(bundle: Bundle) -> list[str]:
     findings += [f"section {name} is used but not declared" for name in sums if name and name not in declared]
     for name, wished in declared.items():
         if not math.isclose(sums[name], wished, abs_tol=1e-6):
-            findings.append(f"section {name} declares {wished:g} points, but its tests and criteria sum to {sums[name]:g}")
+            findings.append(
+                f"section {name} declares {wished:g} points, but its tests and criteria sum to {sums[name]:g}"
+            )
     return findings
 
 
@@ -89,7 +95,9 @@ def _scale(bundle: Bundle, settings: GradingSettings) -> list[str]:
 
 
 def _notebooks(bundle: Bundle) -> list[str]:
-    findings = [f"notebook {name} is named {count} times" for name, count in _repeated(n.name for n in bundle.notebooks)]
+    findings = [
+        f"notebook {name} is named {count} times" for name, count in _repeated(n.name for n in bundle.notebooks)
+    ]
     for notebook in bundle.notebooks:
         findings += _cells(notebook)
     return findings
@@ -102,7 +110,11 @@ def _cells(notebook: Notebook) -> list[str]:
     for cell in notebook.release:
         if cell.role is Role.TEST and cell.key not in solved:
             findings.append(f"notebook {notebook.name}: test {cell.key} of the release is not in the solution")
-    findings += [f"notebook {notebook.name}: test {key} has no points" for key, cell in notebook.tests().items() if cell.points <= 0]
+    findings += [
+        f"notebook {notebook.name}: test {key} has no points"
+        for key, cell in notebook.tests().items()
+        if cell.points <= 0
+    ]
     return findings
 
 
@@ -115,11 +127,18 @@ def _criteria(bundle: Bundle) -> list[str]:
             cell = bundle.release_cell(path)
             if cell is None or cell.role not in (Role.ANSWER, Role.TASK):
                 findings.append(f"criterion {criterion.id}: {path} is no answer cell of the release")
-        findings += [f"criterion {criterion.id}: cappedBy {test} is no test" for test in criterion.capped_by if test not in tests]
-        findings += [f"criterion {criterion.id}: credit {level} must be between 0 and 1"
-                     for level, share in criterion.credit.items() if not 0 <= share <= 1]
+        findings += [
+            f"criterion {criterion.id}: cappedBy {test} is no test" for test in criterion.capped_by if test not in tests
+        ]
+        findings += [
+            f"criterion {criterion.id}: credit {level} must be between 0 and 1"
+            for level, share in criterion.credit.items()
+            if not 0 <= share <= 1
+        ]
         if criterion.credit.get("UNMET", 0) or criterion.credit.get("CANNOT_ASSESS", 0):
-            findings.append(f"criterion {criterion.id}: UNMET and CANNOT_ASSESS earn nothing, or blank work would score")
+            findings.append(
+                f"criterion {criterion.id}: UNMET and CANNOT_ASSESS earn nothing, or blank work would score"
+            )
     return findings
 
 
@@ -143,10 +162,13 @@ def _room(bundle: Bundle, settings: GradingSettings) -> list[str]:
         criteria = bundle.criteria(judge)
         if not criteria:
             continue
-        needed = math.ceil(len(worst_verdict(criteria, quote=bounds.quote_characters, comment=comment)) / CHARACTERS_PER_TOKEN)
+        needed = math.ceil(
+            len(worst_verdict(criteria, quote=bounds.quote_characters, comment=comment)) / CHARACTERS_PER_TOKEN
+        )
         if needed > room:
             findings.append(
-                f"the {judge} judge's longest verdict needs about {needed} tokens, but models.{judge}.maxTokens is {room}: "
+                f"the {judge} judge's longest verdict needs about {needed} tokens, "
+                f"but models.{judge}.maxTokens is {room}: "
                 f"raise it, or lower judging.quoteCharacters or commentCharacters"
             )
     return findings

@@ -1,4 +1,6 @@
-"""Speed of judges, from their calls: tokens, times, overlap. Pure; names and meanings as in the seed's performance JSON."""
+"""Speed of judges, from their calls: tokens, times, overlap. Pure; names and meanings as in the seed's performance
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """Both judges together. `speedup` is Σ of the judges' busy times / busy time of the two as one; `efficiency` its fraction of the bound."""
+    """Both judges together. `speedup` is Σ of the judges' busy times / busy time of the two as one; `efficiency` its
+    fraction of the bound.
+    """
 
     seconds: float
     tokens_per_second: float
@@ -54,8 +58,10 @@ def judge_performance(calls: Sequence[Call]) -> JudgePerformance | None:
     seconds = sorted(call.ended - call.started for call in calls)
     return JudgePerformance(
         tokens_per_second=round(output / generation, 2) if generation > 0 else 0.0,
-        prompt_tokens=sum(call.prompt_tokens for call in calls), output_tokens=output,
-        p50_seconds=round(percentile(seconds, 0.5), 3), p95_seconds=round(percentile(seconds, 0.95), 3),
+        prompt_tokens=sum(call.prompt_tokens for call in calls),
+        output_tokens=output,
+        p50_seconds=round(percentile(seconds, 0.5), 3),
+        p95_seconds=round(percentile(seconds, 0.95), 3),
     )
 
 
@@ -83,15 +89,25 @@ def seed_figures(calls: Sequence[Call]) -> dict[str, Any] | None:
 
 
 def seed_metrics(code: Sequence[Call], feedback: Sequence[Call]) -> dict[str, Any]:
-    """The seed's three objects. Its `parallel_efficiency` is the speed-up over one after the other, so that is what stands there."""
+    """The seed's three objects. Its `parallel_efficiency` is the speed-up over one after the other, so that is what
+    stands there.
+    """
     both = combined(code, feedback)
-    together = None if both is None else {
-        "parallel_efficiency": round(both.speedup, 3),
-        "fraction_of_bound": round(both.efficiency, 3),
-        "combined_throughput_tokens_per_second": round(both.tokens_per_second, 2),
-        "total_processing_time": round(both.seconds, 3),
+    together = (
+        None
+        if both is None
+        else {
+            "parallel_efficiency": round(both.speedup, 3),
+            "fraction_of_bound": round(both.efficiency, 3),
+            "combined_throughput_tokens_per_second": round(both.tokens_per_second, 2),
+            "total_processing_time": round(both.seconds, 3),
+        }
+    )
+    return {
+        "code_performance": seed_figures(code),
+        "feedback_performance": seed_figures(feedback),
+        "combined_metrics": together,
     }
-    return {"code_performance": seed_figures(code), "feedback_performance": seed_figures(feedback), "combined_metrics": together}
 
 
 def _intervals(calls: Sequence[Call]) -> list[Interval]:

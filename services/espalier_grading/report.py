@@ -1,6 +1,8 @@
-"""Report: the class page, a page per student, CSV and JSON, from scored submissions. Pure: bytes out, no I/O but the templates.
+"""Report: the class page, a page per student, CSV and JSON, from scored submissions. Pure: bytes out, no I/O but the
+templates.
 
-Everything a student wrote is hostile here: pages are escaped, carry no script, and say so in their Content-Security-Policy;
+Everything a student wrote is hostile here: pages are escaped, carry no script, and say so in their Content-Security-
+Policy;
 CSV cells cannot be formulas. Pages and `grades.csv` know pseudonyms only; the names are in `restricted/`.
 """
 
@@ -24,7 +26,18 @@ from espalier_grading.performance import combined, judge_performance, seed_metri
 
 BINS = 10
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_COLUMNS = ("pseudonym", "state", "points", "scale", "earned", "total", "tests_earned", "tests_total", "review", "reason")
+_COLUMNS = (
+    "pseudonym",
+    "state",
+    "points",
+    "scale",
+    "earned",
+    "total",
+    "tests_earned",
+    "tests_total",
+    "review",
+    "reason",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +55,29 @@ class Class:
 def report_files(class_: Class) -> dict[str, bytes]:
     """Every file of the report by path."""
     environment = Environment(
-        loader=PackageLoader("espalier_grading", "templates"), autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("espalier_grading", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     value = summary(class_, index="")
     page = environment.get_template("class.html").render(
-        job=class_.job, title=class_.title, scale=class_.scale, rows=class_.graded, value=value, bars=bars(value.scores),
+        job=class_.job,
+        title=class_.title,
+        scale=class_.scale,
+        rows=class_.graded,
+        value=value,
+        bars=bars(value.scores),
         shared=class_.is_shared_hardware,
         models=[(name, seed) for name, seed in _judges(class_.graded).items() if seed],
     )
     student = environment.get_template("student.html")
     files = {"index.html": page.encode()}
     for graded in class_.graded:
-        files[f"students/{graded.pseudonym}.html"] = student.render(title=class_.title, job=class_.job, scale=class_.scale, s=graded).encode()
+        files[f"students/{graded.pseudonym}.html"] = student.render(
+            title=class_.title, job=class_.job, scale=class_.scale, s=graded
+        ).encode()
     files["grades.csv"] = grades_csv(class_)
     files["report.json"] = _json(report_json(class_))
     files["restricted/names.json"] = _json(dict(class_.names))
@@ -67,8 +90,11 @@ def summary(class_: Class, *, index: str) -> ReportValue:
     code, feedback = calls(class_.graded)
     both = combined(code, feedback)
     return ReportValue(
-        index=index, submissions=counts(class_.graded), scores=scores(class_.graded, scale=class_.scale),
-        code=judge_performance(code), feedback=judge_performance(feedback),
+        index=index,
+        submissions=counts(class_.graded),
+        scores=scores(class_.graded, scale=class_.scale),
+        code=judge_performance(code),
+        feedback=judge_performance(feedback),
         combined_tokens_per_second=None if both is None else round(both.tokens_per_second, 2),
         parallel_speedup=None if both is None else round(both.speedup, 3),
         parallel_efficiency=None if both is None else round(both.efficiency, 3),
@@ -85,8 +111,11 @@ def counts(graded: Sequence[Graded]) -> SubmissionCounts:
     """`graded` have points, those that await review included."""
     by_state = Counter(g.state for g in graded)
     return SubmissionCounts(
-        total=len(graded), graded=by_state["graded"] + by_state["needsReview"], needs_review=by_state["needsReview"],
-        not_gradable=by_state["notGradable"], failed=by_state["failed"],
+        total=len(graded),
+        graded=by_state["graded"] + by_state["needsReview"],
+        needs_review=by_state["needsReview"],
+        not_gradable=by_state["notGradable"],
+        failed=by_state["failed"],
     )
 
 
@@ -99,7 +128,11 @@ def scores(graded: Sequence[Graded], *, scale: float) -> Scores | None:
     for value in points:
         bins[min(BINS - 1, int(value / scale * BINS))] += 1
     return Scores(
-        mean=round(statistics.fmean(points), 2), median=round(statistics.median(points), 2), min=min(points), max=max(points), histogram=tuple(bins)
+        mean=round(statistics.fmean(points), 2),
+        median=round(statistics.median(points), 2),
+        min=min(points),
+        max=max(points),
+        histogram=tuple(bins),
     )
 
 
@@ -114,7 +147,10 @@ def report_json(class_: Class) -> dict[str, Any]:
     """The class and each submission, with performance in the seed's names."""
     code, feedback = calls(class_.graded)
     return {
-        "job": class_.job, "assignment": class_.title, "scale_points": class_.scale, "shared_hardware": class_.is_shared_hardware,
+        "job": class_.job,
+        "assignment": class_.title,
+        "scale_points": class_.scale,
+        "shared_hardware": class_.is_shared_hardware,
         **seed_metrics(code, feedback),
         "submissions": [_submission(graded) for graded in class_.graded],
     }
@@ -128,8 +164,17 @@ def grades_csv(class_: Class, *, with_names: bool = False) -> bytes:
     for g in class_.graded:
         name = [class_.names.get(g.pseudonym, "")] if with_names else []
         row = [
-            *name, g.pseudonym, g.state, "" if g.points is None else f"{g.points:.2f}", f"{class_.scale:g}", f"{g.earned:g}", f"{g.total:g}",
-            f"{sum(t.earned for t in g.tests):g}", f"{sum(t.points for t in g.tests):g}", "; ".join(g.review), g.message or g.reason,
+            *name,
+            g.pseudonym,
+            g.state,
+            "" if g.points is None else f"{g.points:.2f}",
+            f"{class_.scale:g}",
+            f"{g.earned:g}",
+            f"{g.total:g}",
+            f"{sum(t.earned for t in g.tests):g}",
+            f"{sum(t.points for t in g.tests):g}",
+            "; ".join(g.review),
+            g.message or g.reason,
         ]
         writer.writerow([safe_cell(cell) for cell in row])
     return "\ufeff".encode() + buffer.getvalue().encode()

@@ -25,12 +25,25 @@ SCRATCH_BYTES = 256 * 1024 * 1024
 NOBODY = 65534
 _STDERR_BYTES = 4096
 _SYSTEM = (
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache",
-    "/etc/localtime", "/etc/R",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc/alternatives",
+    "/etc/fonts",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/R",
 )
 _ENVIRONMENT = {
-    "LANG": "C.UTF-8", "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
-    "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
+    "LANG": "C.UTF-8",
+    "MPLBACKEND": "agg",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
 }
 
 
@@ -45,9 +58,13 @@ class Finished:
 
 
 class Sandbox(Protocol):
-    """Confines one process. `scratch` is an existing folder of the host's: its `data` is readable inside, the rest fresh and writable."""
+    """Confines one process. `scratch` is an existing folder of the host's: its `data` is readable inside, the rest
+    fresh and writable.
+    """
 
-    async def run(self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int) -> Finished:
+    async def run(
+        self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int
+    ) -> Finished:
         """Run to the end or the deadline; raises `PlatformFault` if it cannot be started."""
         ...
 
@@ -58,18 +75,33 @@ class Bubblewrap:
     def __init__(self, *, is_root: bool | None = None) -> None:
         self._is_root = os.geteuid() == 0 if is_root is None else is_root
 
-    async def run(self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int) -> Finished:
+    async def run(
+        self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int
+    ) -> Finished:
         if shutil.which("bwrap") is None:
-            raise PlatformFault("bubblewrap is not installed where this worker runs: install the package bubblewrap", reason="SandboxUnavailable")
+            raise PlatformFault(
+                "bubblewrap is not installed where this worker runs: install the package bubblewrap",
+                reason="SandboxUnavailable",
+            )
         confined = [*bwrap_command(scratch=scratch, readable=readable, is_root=self._is_root), *command]
-        return await _run(confined, stdin=stdin, environment={"PATH": os.environ.get("PATH", os.defpath)}, seconds=seconds, output_bytes=output_bytes)
+        return await _run(
+            confined,
+            stdin=stdin,
+            environment={"PATH": os.environ.get("PATH", os.defpath)},
+            seconds=seconds,
+            output_bytes=output_bytes,
+        )
 
 
 class Unconfined:
     """No sandbox: only for bundles and submissions of one's own."""
 
-    async def run(self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int) -> Finished:
-        return await _run(command, stdin=stdin, environment=environment(scratch), seconds=seconds, output_bytes=output_bytes)
+    async def run(
+        self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int
+    ) -> Finished:
+        return await _run(
+            command, stdin=stdin, environment=environment(scratch), seconds=seconds, output_bytes=output_bytes
+        )
 
 
 def sandbox(kind: Literal["bubblewrap", "none"]) -> Sandbox:
@@ -80,20 +112,30 @@ def sandbox(kind: Literal["bubblewrap", "none"]) -> Sandbox:
 def environment(scratch: Path) -> dict[str, str]:
     """All that a confined process sees of the environment."""
     path = os.pathsep.join([str(Path(sys.prefix) / "bin"), "/usr/local/bin", "/usr/bin", "/bin"])
-    homes = dict.fromkeys(("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"), f"{scratch}/home")
+    homes = dict.fromkeys(
+        ("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"), f"{scratch}/home"
+    )
     return {"PATH": path, "TMPDIR": f"{scratch}", **homes, **_ENVIRONMENT}
 
 
 def bwrap_command(*, scratch: Path, readable: Path, is_root: bool) -> list[str]:
     """The command line up to the confined program."""
-    arguments = ["bwrap", "--die-with-parent", "--new-session", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    arguments = [
+        "bwrap",
+        "--die-with-parent",
+        "--new-session",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+    ]
     arguments += ["--unshare-cgroup-try", "--hostname", "student", "--clearenv"]
     if not is_root:
         arguments += ["--unshare-user"]
     for name, value in environment(scratch).items():
         arguments += ["--setenv", name, value]
-    for path in _SYSTEM:
-        arguments += _system(Path(path))
+    for name in _SYSTEM:
+        arguments += _system(Path(name))
     arguments += ["--proc", "/proc", "--dev", "/dev"]
     arguments += ["--perms", "1777", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
     for path in _interpreter():
@@ -102,14 +144,26 @@ def bwrap_command(*, scratch: Path, readable: Path, is_root: bool) -> list[str]:
     arguments += [*_parents(scratch), "--perms", "1777", "--size", str(SCRATCH_BYTES), "--tmpfs", str(scratch)]
     arguments += ["--ro-bind", f"{scratch}/data", f"{scratch}/data", "--remount-ro", "/", "--chdir", str(scratch), "--"]
     if is_root:
-        arguments += ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+        arguments += [
+            "setpriv",
+            f"--reuid={NOBODY}",
+            f"--regid={NOBODY}",
+            "--clear-groups",
+            "--no-new-privs",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+        ]
     return arguments
 
 
 def _interpreter() -> list[Path]:
     """Where Python and its packages are; the shortest set of folders."""
     wanted = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent.parent}
-    return sorted(path for path in wanted if not path.is_relative_to("/usr") and not any(path != o and path.is_relative_to(o) for o in wanted))
+    return sorted(
+        path
+        for path in wanted
+        if not path.is_relative_to("/usr") and not any(path != o and path.is_relative_to(o) for o in wanted)
+    )
 
 
 def _system(path: Path) -> list[str]:
@@ -125,14 +179,25 @@ def _bind(path: Path) -> list[str]:
 def _parents(path: Path) -> list[str]:
     """Parents that any uid may enter; bubblewrap's own would be for the owner only."""
     folders = [parent for parent in reversed(path.parents) if parent != Path("/") and parent != Path("/tmp")]
-    return [argument for folder in folders if not folder.is_relative_to("/usr") for argument in ("--perms", "0755", "--dir", str(folder))]
+    return [
+        argument
+        for folder in folders
+        if not folder.is_relative_to("/usr")
+        for argument in ("--perms", "0755", "--dir", str(folder))
+    ]
 
 
-async def _run(command: Sequence[str], *, stdin: bytes, environment: dict[str, str], seconds: float, output_bytes: int) -> Finished:
+async def _run(
+    command: Sequence[str], *, stdin: bytes, environment: dict[str, str], seconds: float, output_bytes: int
+) -> Finished:
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=environment, start_new_session=True,
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
         )
     except OSError as error:
         raise PlatformFault(f"the sandbox could not be started: {error}", reason="SandboxFailed") from error
@@ -153,7 +218,9 @@ async def _run(command: Sequence[str], *, stdin: bytes, environment: dict[str, s
 async def _communicate(
     process: asyncio.subprocess.Process, stdin: bytes, *, stdout: tuple[bytearray, int], stderr: tuple[bytearray, int]
 ) -> None:
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     async with asyncio.TaskGroup() as group:
         group.create_task(_keep(process.stdout, *stdout))
         group.create_task(_keep(process.stderr, *stderr))

@@ -18,7 +18,9 @@ from espalier_kit.execution import Context, ModelEndpoint, PlatformFault
 
 CONNECT_SECONDS = 10.0
 OWN_PATIENCE_SECONDS = 20.0
-"""How long a judge waits for its own server's first readiness while another is ready already: servers start seconds apart."""
+"""How long a judge waits for its own server's first readiness while another is ready already: servers start seconds
+apart.
+"""
 FIRST_SHARE = 0.6
 """Share of the time left that one server may use while others could still be asked."""
 _POLL_SECONDS = 0.5
@@ -39,7 +41,8 @@ class Reply:
 
 
 class Servers:
-    """Asks the servers of a job's endpoints; remembers which have ever been ready, so that only a start is waited for."""
+    """Asks the servers of a job's endpoints; remembers which have ever been ready, so that only a start is waited for.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -58,7 +61,9 @@ class Servers:
                 return await self._call(endpoint, question, settings, seconds=share)
             except ServerAway as error:
                 problems.append(f"{endpoint.name or endpoint.url}: {error}")
-                context.log.warning("model server away", extra={"server": endpoint.name, "role": endpoint.role, "problem": str(error)})
+                context.log.warning(
+                    "model server away", extra={"server": endpoint.name, "role": endpoint.role, "problem": str(error)}
+                )
         raise PlatformFault("; ".join(problems) or "the job has no model endpoint", reason="ModelUnavailable")
 
     async def _until_ready(self, judge: Judge, context: Context, *, end: float) -> None:
@@ -77,15 +82,22 @@ class Servers:
                 return
             await self._clock.sleep(_POLL_SECONDS)
 
-    async def _call(self, endpoint: ModelEndpoint, question: Question, settings: JudgeSettings, *, seconds: float) -> Reply:
+    async def _call(
+        self, endpoint: ModelEndpoint, question: Question, settings: JudgeSettings, *, seconds: float
+    ) -> Reply:
         is_failover = endpoint.role != question.judge
-        body = request_body(question, settings, model=endpoint.model if is_failover else settings.model or endpoint.model)
+        body = request_body(
+            question, settings, model=endpoint.model if is_failover else settings.model or endpoint.model
+        )
         try:
             async with asyncio.timeout(max(1.0, seconds)), _client(endpoint) as client:
                 while True:
                     started = self._clock.now().timestamp()
                     response = await client.post(
-                        f"{endpoint.url.rstrip('/')}/v1/chat/completions", json=body, headers=_headers(endpoint), extensions=_extensions(endpoint)
+                        f"{endpoint.url.rstrip('/')}/v1/chat/completions",
+                        json=body,
+                        headers=_headers(endpoint),
+                        extensions=_extensions(endpoint),
                     )
                     if response.status_code != 429:
                         break
@@ -111,9 +123,12 @@ def request_body(question: Question, settings: JudgeSettings, *, model: str) -> 
     return {
         "model": model,
         "messages": [{"role": "system", "content": question.system}, {"role": "user", "content": question.user}],
-        "max_tokens": settings.max_tokens, "temperature": settings.temperature, "seed": settings.seed,
+        "max_tokens": settings.max_tokens,
+        "temperature": settings.temperature,
+        "seed": settings.seed,
         "response_format": {
-            "type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": dict(question.schema)},
+            "type": "json_schema",
+            "json_schema": {"name": "verdicts", "strict": True, "schema": dict(question.schema)},
         },
     }
 
@@ -124,16 +139,24 @@ def measured(payload: Mapping[str, Any], endpoint: ModelEndpoint, *, started: fl
     prompt, output = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
     generation = float(timings.get("generation_time_seconds", ended - started))
     return Call(
-        model=str(payload.get("model") or endpoint.model), server=endpoint.name or endpoint.node or endpoint.url,
-        prompt_tokens=prompt, output_tokens=output, total_tokens=prompt + output,
+        model=str(payload.get("model") or endpoint.model),
+        server=endpoint.name or endpoint.node or endpoint.url,
+        prompt_tokens=prompt,
+        output_tokens=output,
+        total_tokens=prompt + output,
         generation_time_seconds=round(generation, 4),
-        tokens_per_second=round(float(timings.get("tokens_per_second", output / generation if generation > 0 else 0.0)), 2),
+        tokens_per_second=round(
+            float(timings.get("tokens_per_second", output / generation if generation > 0 else 0.0)), 2
+        ),
         prompt_eval_time_seconds=round(float(timings.get("prompt_eval_time_seconds", 0.0)), 4),
-        started=started, ended=ended,
+        started=started,
+        ended=ended,
     )
 
 
-def _reply(response: httpx.Response, endpoint: ModelEndpoint, *, times: tuple[float, float], is_failover: bool) -> Reply:
+def _reply(
+    response: httpx.Response, endpoint: ModelEndpoint, *, times: tuple[float, float], is_failover: bool
+) -> Reply:
     try:
         payload = response.json()
         content = payload["choices"][0]["message"]["content"] or ""

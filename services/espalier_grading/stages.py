@@ -104,10 +104,13 @@ async def admit(task: Task, context: Context) -> Result:
     if not folders:
         raise bundles.rejected(["the submissions' tar has no folder: it needs one for each student"])
     names = pseudonyms(folders, job_uid=task.job_uid)
-    entries = [dag.Entry(names[folder], folder, await context.artifacts.put(archive)) for folder, archive in folders.items()]
+    entries = [
+        dag.Entry(names[folder], folder, await context.artifacts.put(archive)) for folder, archive in folders.items()
+    ]
     mapping = await context.artifacts.put(canonical_json({pseudonym: folder for folder, pseudonym in names.items()}))
     return Result(
-        value={"names": mapping, "submissions": len(entries)}, tallies={TALLY_SUBMISSIONS: float(len(entries))},
+        value={"names": mapping, "submissions": len(entries)},
+        tallies={TALLY_SUBMISSIONS: float(len(entries))},
         children=dag.children(settings, entries, admit_key=task.key),
     )
 
@@ -168,8 +171,12 @@ async def report(task: Task, context: Context) -> Result:
     names = await _names(task, context)
     graded = [await _graded(pseudonym, task, context) for pseudonym in payload.pseudonyms]
     class_ = reports.Class(
-        job=task.job_name, title=bundle.assignment.title or bundle.assignment.name, scale=settings.scale_points,
-        graded=tuple(graded), names=names, is_shared_hardware=settings.shared_hardware,
+        job=task.job_name,
+        title=bundle.assignment.title or bundle.assignment.name,
+        scale=settings.scale_points,
+        graded=tuple(graded),
+        names=names,
+        is_shared_hardware=settings.shared_hardware,
     )
     digests = {name: await context.artifacts.put(content) for name, content in reports.report_files(class_).items()}
     index = await context.artifacts.put(canonical_json({"job": task.job_name, "files": digests}))
@@ -185,8 +192,13 @@ def judged(question: Question, reply: Reply) -> Judged:
         texts.setdefault(criterion.id, {})[criterion.cells[int(label) - 1]] = text
     checked = tuple(_checked(verdict, texts) for verdict in reading.verdicts)
     return Judged(
-        judge=question.judge, verdicts=(*question.decided, *checked), comment=reading.comment[:4000], call=reply.call,
-        is_failover=reply.is_failover, is_plain_text=reading.is_plain_text, flags=question.flags,
+        judge=question.judge,
+        verdicts=(*question.decided, *checked),
+        comment=reading.comment[:4000],
+        call=reply.call,
+        is_failover=reply.is_failover,
+        is_plain_text=reading.is_plain_text,
+        flags=question.flags,
     )
 
 
@@ -212,10 +224,15 @@ async def _own_tests(bundle: Bundle, settings: GradingSettings, *, task: Task, p
     return list(check(bundle.tests(), await _run(bundle, runs, settings, task=task)))
 
 
-async def _run(bundle: Bundle, runs: tuple[NotebookRun, ...], settings: GradingSettings, *, task: Task) -> list[NotebookResult]:
+async def _run(
+    bundle: Bundle, runs: tuple[NotebookRun, ...], settings: GradingSettings, *, task: Task
+) -> list[NotebookResult]:
     confined = sandbox(settings.execution.sandbox)
     is_last_try = task.attempt > 1
-    return [await run_notebook(confined, run, data=bundle.data, execution=settings.execution, is_last_try=is_last_try) for run in runs]
+    return [
+        await run_notebook(confined, run, data=bundle.data, execution=settings.execution, is_last_try=is_last_try)
+        for run in runs
+    ]
 
 
 async def _prepared(task: Task, context: Context) -> Prepared:
@@ -247,7 +264,9 @@ async def _source(artifacts: ArtifactStore, sha256: str, what: str) -> bytes:
     try:
         return await artifacts.get(sha256)
     except NotFound as error:
-        raise EvaluatorFault(f"spec.{what}: no artifact {sha256} in this namespace; run `espalier push`", reason="SourceNotFound") from error
+        raise EvaluatorFault(
+            f"spec.{what}: no artifact {sha256} in this namespace; run `espalier push`", reason="SourceNotFound"
+        ) from error
 
 
 def _checked(verdict: Verdict, texts: Mapping[str, Mapping[str, str]]) -> Verdict:
@@ -258,7 +277,9 @@ def _payload(cls: type[M], payload: Mapping[str, object]) -> M:
     try:
         return cls.model_validate(payload)
     except ValidationError as error:
-        raise PlatformFault(f"the task's payload is not a {cls.__name__}: {error}"[:500], reason="BadPayload") from error
+        raise PlatformFault(
+            f"the task's payload is not a {cls.__name__}: {error}"[:500], reason="BadPayload"
+        ) from error
 
 
 def _result(value: Value, *, tallies: Mapping[str, float] | None = None) -> Result:

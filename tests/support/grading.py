@@ -102,8 +102,16 @@ class Run:
         payload = json.loads(json.dumps(dict(spec.payload)))
         inputs = {d.key: self.outcomes[d.key] for d in spec.depends_on}
         task = Task(
-            id=task_id("uid-1", spec.key), job_uid="uid-1", job_name="ps1", namespace="class", key=spec.key, type=spec.type,
-            payload=payload, inputs=inputs, attempt=1, deadline=datetime.now(UTC) + timedelta(seconds=self.seconds),
+            id=task_id("uid-1", spec.key),
+            job_uid="uid-1",
+            job_name="ps1",
+            namespace="class",
+            key=spec.key,
+            type=spec.type,
+            payload=payload,
+            inputs=inputs,
+            attempt=1,
+            deadline=datetime.now(UTC) + timedelta(seconds=self.seconds),
         )
         try:
             result = await executor(spec.type)(task, self.context)
@@ -126,9 +134,12 @@ def executor(type_: str) -> Executor:
 def settings(assignment: str, submissions: str, **more: Any) -> GradingSettings:
     """A job's settings, small answers."""
     values: Mapping[str, Any] = {
-        "scale_points": 37.5, "execution": Execution(), "targets": PerformanceTargets(),
+        "scale_points": 37.5,
+        "execution": Execution(),
+        "targets": PerformanceTargets(),
         "code": JudgeSettings(max_tokens=800, temperature=0.1, seed=1),
-        "feedback": JudgeSettings(max_tokens=1200, temperature=0.3, seed=1), **more,
+        "feedback": JudgeSettings(max_tokens=1200, temperature=0.3, seed=1),
+        **more,
     }
     return GradingSettings(assignment=assignment, submissions=submissions, **values)
 
