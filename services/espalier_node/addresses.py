@@ -1,4 +1,4 @@
-"""Which address a pod has (pure): pinned, or the next free one of the node's range."""
+"""Which address a pod has: pinned, or the next free one of the node's range."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from espalier_api import names
 from espalier_kit.errors import Permanent, Retryable
 from espalier_kube.cluster import Object
 from espalier_node.environment import CONFIG_ERROR
+from espalier_node.settings import NodeSettings
+
+_FILE = "address"
 
 
 def pinned(pod: Object) -> str | None:
@@ -42,3 +45,39 @@ def choose(
         if candidate not in taken and candidate != node:
             return candidate
     raise Retryable(f"all addresses of {pod_range} are in use", reason=CONFIG_ERROR)
+
+
+class AddressBook:
+    """Which pod holds which address; kept in each pod's directory, so that a new agent goes on with it."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        self._held: dict[str, str] = {}
+        self._last: str | None = None
+        for file in (settings.state_dir / "pods").glob(f"*/{_FILE}"):
+            self._held[file.parent.name] = file.read_text().strip()
+
+    def of(self, pod: Object) -> str:
+        """The pod's address, chosen at the first call. Raises as `choose`."""
+        uid = pod["metadata"]["uid"]
+        if uid not in self._held:
+            settings = self._settings
+            chosen = choose(
+                pod, node=str(settings.address), pod_range=settings.pod_range, reserved=settings.pod_range_reserved,
+                taken=set(self._held.values()), after=self._last,
+            )
+            file = settings.state_dir / "pods" / uid / _FILE
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(chosen)
+            self._held[uid] = chosen
+            if pinned(pod) is None:
+                self._last = chosen
+        return self._held[uid]
+
+    def held(self, uid: str) -> str | None:
+        """The address a pod already has."""
+        return self._held.get(uid)
+
+    def release(self, uid: str) -> None:
+        """The pod's processes are gone: others may have its address."""
+        self._held.pop(uid, None)

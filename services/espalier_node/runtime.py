@@ -110,6 +110,10 @@ class Runtime(Protocol):
         """Uids of all pods that something is kept of."""
         ...
 
+    def containers(self, pod_uid: str) -> tuple[str, ...]:
+        """Names of a pod's containers that ever ran."""
+        ...
+
     def forget(self, pod_uid: str) -> None:
         """Remove what is kept of a pod whose containers have ended."""
         ...

@@ -1,0 +1,54 @@
+"""`espalier-node`: make this machine a Kubernetes Node."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from importlib.metadata import version
+
+from espalier_kit import logs
+from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
+from espalier_kit.lifecycle import run_program
+from espalier_node import agent
+from espalier_node.settings import NodeSettings, read_settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 after SIGTERM (pods keep running), 78 on wrong settings."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = read_settings()
+        return _act(options, settings)
+    except Misconfigured as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
+        return EXIT_MISCONFIGURED
+
+
+def _act(options: argparse.Namespace, settings: NodeSettings) -> int:
+    if options.check_settings:
+        print(f"node {settings.name}: settings are valid")  # noqa: T201 - a command's answer
+        return 0
+    if options.kill_pods:
+        print(f"killed {agent.kill_pods(settings)} containers")  # noqa: T201 - a command's answer
+        return 0
+    logs.configure()
+
+    async def program(stop: asyncio.Event) -> None:
+        await agent.run(settings, stop)
+
+    return run_program(program)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="espalier-node", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"espalier-node {version('espalier')}")
+    parser.add_argument("--check-settings", action="store_true", help="read ESPALIER_NODE_CONFIG, say what is wrong, exit")
+    parser.add_argument(
+        "--kill-pods", action="store_true", help="kill every pod process of this state_dir and exit (agent stopped first)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
