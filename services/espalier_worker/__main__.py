@@ -18,7 +18,7 @@ from espalier_kit.settings import load
 from espalier_rpc.artifacts import HttpArtifacts, web_client
 from espalier_rpc.client import CoordinatorClient, channel
 from espalier_worker import health
-from espalier_worker.executors import InstalledExecutors
+from espalier_worker.executors import Executors, InstalledExecutors
 from espalier_worker.metrics import Metrics
 from espalier_worker.settings import WorkerSettings
 from espalier_worker.worker import Identity, Worker
@@ -39,11 +39,11 @@ def main() -> int:
     if arguments.check_settings:
         print("settings are right")  # noqa: T201 - the answer asked for
         return 0
-    return run_program(lambda stop: serve(settings, stop))
+    return run_program(lambda stop: serve(settings, InstalledExecutors(), stop))
 
 
-async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
-    """The whole program."""
+async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Event) -> None:
+    """The whole program: returns once it is drained."""
     metrics, clock = Metrics(), SystemClock()
     authority, name = read_authority(settings.ca_file), settings.coordinator_name
     token = partial(read_token, settings.token_file)
@@ -60,7 +60,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
             drain_s=settings.drain_s,
         )
         worker = Worker(
-            identity, connect=connect, executors=InstalledExecutors(), artifacts=artifacts, clock=clock, metrics=metrics
+            identity, connect=connect, executors=executors, artifacts=artifacts, clock=clock, metrics=metrics
         )
         lag = health.LoopLag(clock, metrics)
         web = health.app(worker.facts, lag, metrics)
