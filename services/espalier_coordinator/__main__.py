@@ -14,11 +14,15 @@ from pathlib import Path
 
 from espalier_coordinator import local
 from espalier_coordinator.access import Access, ReviewedAccess, StaticAccess
+from espalier_coordinator.artifacts import ArtifactFiles
 from espalier_coordinator.engine import Engine, Limits
+from espalier_coordinator.health import Health
 from espalier_coordinator.host import Host
 from espalier_coordinator.jobs import Coordinator
+from espalier_coordinator.metrics import Metrics
 from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store.sqlite import SqliteStore
+from espalier_coordinator.web import app, serving
 from espalier_kit import logs
 from espalier_kit.clock import Clock, SystemClock
 from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
@@ -72,6 +76,8 @@ async def run(settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, 
 async def _serve(
     settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, store: SqliteStore, access: Access
 ) -> None:
+    files = ArtifactFiles(settings.data / "artifacts")
+    await asyncio.to_thread(files.open)
     epoch = f"{store.begin_epoch()}-{secrets.token_hex(4)}"
     limits = Limits(settings.lease_s, settings.heartbeat_s)
     engine = Engine(clock, random.Random(), epoch=epoch, limits=limits)
@@ -79,12 +85,18 @@ async def _serve(
     host.do(engine.load(store.load()))
     server = Server(f"{settings.host}:{settings.grpc_port}", settings.tls_dir, [_service_name()])
     rpc.add_CoordinatorServicer_to_server(Coordinator(host, access), server.grpc)
-    await server.start()
-    log.info("serving", extra={"grpc": f"{settings.host}:{server.port}", "epoch": epoch, "jobs": len(engine.jobs)})
+    health = Health(host, clock)
+    web = app(host, access, files, health=health, metrics=Metrics(host))
+    measuring = asyncio.create_task(health.run(), name="health")
     try:
-        await host.run(stop)
+        async with serving(web, host=settings.host, port=settings.http_port, tls=settings.tls_dir) as http_port:
+            await server.start()
+            log.info("serving", extra={"host": settings.host, "grpc_port": server.port, "http_port": http_port,
+                                       "epoch": epoch, "jobs": len(engine.jobs)})
+            await host.run(stop)
+            await server.stop(STREAM_GRACE_S)
     finally:
-        await server.stop(STREAM_GRACE_S)
+        measuring.cancel()
     if host.failed.is_set():
         raise RuntimeError("the store broke; starting again from what is on disk")
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from espalier_api.names import COORDINATOR_AUDIENCE as AUDIENCE
 from espalier_kit.clock import Clock
 from espalier_kit.digest import sha256
 from espalier_kit.errors import Forbidden, Permanent
 from espalier_kube.cluster import TOKEN_REVIEW, Cluster
 from espalier_rpc.server import UNAUTHENTICATED
 
-AUDIENCE = "espalier-coordinator"
 CACHE_S = 60.0
 """How long an answer of the API server is trusted; a deleted service account may act this much longer."""
 CACHE_SIZE = 10_000

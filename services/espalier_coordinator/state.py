@@ -10,6 +10,7 @@ from espalier_coordinator.messages import Lease
 from espalier_coordinator.model import FINAL, Attempt, Ending, Event, Job, JobState, Spent, TaskRecord, step
 from espalier_coordinator.scheduling import Lane, Profile
 from espalier_kit.execution import ModelEndpoint, TaskState
+from espalier_rpc.views import DEFAULT_TASK_TIMEOUT_S
 
 MAX_OUTCOMES = 20
 """Failed tasks, and ended tasks without dependents, that a job's view carries."""
@@ -86,8 +87,8 @@ class JobEntry:
         return self.job.retries if task.record.retries is None else task.record.retries
 
     def timeout_s_of(self, task: TaskEntry) -> float:
-        """Longest time of one attempt; 0 is unlimited."""
-        return task.record.timeout_s or self.job.task_timeout_s
+        """Longest time of one attempt: the task's, the job's, or the default; there is no attempt without end."""
+        return task.record.timeout_s or self.job.task_timeout_s or DEFAULT_TASK_TIMEOUT_S
 
 
 @dataclass(slots=True, eq=False)

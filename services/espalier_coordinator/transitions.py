@@ -295,11 +295,8 @@ class Transitions:
     def _lease(self, worker: WorkerEntry, task: TaskEntry, number: int) -> None:
         """The backstop allows twice the timeout: a task that was fetched ahead starts when the one before it ended."""
         entry = self.jobs[task.record.job_uid]
-        timeout_s = entry.timeout_s_of(task)
-        deadline_at = float("inf")
-        if timeout_s:
-            deadline_at = self._clock.monotonic() + 2 * timeout_s + self._limits.timeout_grace_s
-            heapq.heappush(self._deadlines, (deadline_at, task.record.id, number))
+        deadline_at = self._clock.monotonic() + 2 * entry.timeout_s_of(task) + self._limits.timeout_grace_s
+        heapq.heappush(self._deadlines, (deadline_at, task.record.id, number))
         entry.move(task, Event.GRANTED)
         task.lease = Attempt(number, worker.key, deadline_at)
         worker.leases[task.record.id] = task
@@ -457,10 +454,17 @@ class Transitions:
         worker.is_registered = True
 
     def _reconcile(self, worker: WorkerEntry, in_flight: Iterable[Lease]) -> None:
-        """Compare what a worker says it holds with what it should hold."""
+        """Compare what a worker says it holds with what it should hold.
+
+        One that holds nothing may be a new process after a crash: a task that kills its worker must not run for ever.
+        """
         claimed = {lease.task_id: lease for lease in in_flight}
         for task in list(worker.leases.values()):
-            if task.record.id not in claimed and not task.is_settling:
+            if task.record.id in claimed or task.is_settling:
+                continue
+            if claimed:  # the process lived on: this one never reached it, or was handed back
+                self._return(task)
+            else:
                 self._fail_attempt(task, "WorkerLost", "the worker came back without it", is_lost=True)
         for lease in claimed.values():
             self._claim(worker, lease)

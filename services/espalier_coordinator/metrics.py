@@ -1,0 +1,80 @@
+"""Metrics of espalier-coordinator, read from the engine when they are scraped: the hot path counts plain integers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from espalier_coordinator.host import Host
+from espalier_coordinator.state import Statistics
+from espalier_kit.execution import TaskState
+
+_PREFIX = "espalier_coordinator"
+
+_COUNTERS = {
+    "granted": "Attempts handed to workers.",
+    "accepted": "Results that counted: one per task.",
+    "duplicates": "Results that came again.",
+    "fenced": "Results of attempts that were no longer leased to their sender.",
+    "lost_leases": "Attempts whose worker vanished.",
+    "retries": "Attempts that failed and were queued again.",
+    "timeouts": "Attempts that the coordinator itself had to end.",
+    "handed_back": "Leases returned unstarted.",
+    "adopted": "Leases that workers kept over a restart of the coordinator.",
+}
+
+
+class EngineCollector(Collector):
+    """Gauges and counters of one host; labels are bounded by task types and states."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def collect(self) -> Iterator[Metric]:
+        engine, writer = self._host.engine, self._host.writer
+        yield from _counters(engine.statistics)
+        depth = GaugeMetricFamily(f"{_PREFIX}_ready_tasks", "Tasks waiting for a worker.", labels=["type"])
+        by_type: Counter[str] = Counter()
+        for lane, count in engine.ready.depths().items():
+            by_type[lane.type] += count
+        for name, count in by_type.items():
+            depth.add_metric([name], count)
+        yield depth
+        running = sum(entry.counts[TaskState.RUNNING] for entry in engine.jobs.values())
+        yield GaugeMetricFamily(f"{_PREFIX}_running_tasks", "Tasks leased to workers.", value=running)
+        connected = [w for w in engine.workers.values() if w.session is not None]
+        yield GaugeMetricFamily(f"{_PREFIX}_workers", "Connected workers.", value=len(connected))
+        capacity = sum(w.capacity for w in connected)
+        yield GaugeMetricFamily(f"{_PREFIX}_capacity", "Tasks that they can run at once.", value=capacity)
+        jobs = GaugeMetricFamily(f"{_PREFIX}_jobs", "Jobs by state.", labels=["state"])
+        for state, count in Counter(entry.state.value for entry in engine.jobs.values()).items():
+            jobs.add_metric([state], count)
+        yield jobs
+        yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions written.", value=writer.commits)
+        yield GaugeMetricFamily(f"{_PREFIX}_commit_seconds", "Duration of the last transaction.",
+                                value=writer.last_commit_s)
+
+
+def _counters(statistics: Statistics) -> Iterator[Metric]:
+    for name, text in _COUNTERS.items():
+        yield CounterMetricFamily(f"{_PREFIX}_{name}", text, value=getattr(statistics, name))
+    ended = CounterMetricFamily(f"{_PREFIX}_tasks", "Tasks that ended, by final state.", labels=["state"])
+    for state, count in statistics.ended.items():
+        ended.add_metric([state.value], count)
+    yield ended
+
+
+class Metrics:
+    """The registry of one process."""
+
+    def __init__(self, host: Host) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(EngineCollector(host))
+        self.artifact_bytes = Histogram(
+            f"{_PREFIX}_artifact_bytes", "Size of artifacts put.", registry=self.registry,
+            buckets=[2.0**n for n in range(10, 32, 3)],
+        )
