@@ -166,6 +166,8 @@ class Graded(Value):
     findings: tuple[Finding, ...] = ()
     review: tuple[str, ...] = ()
     comment: str = ""
+    failover: tuple[Judge, ...] = ()
+    plain_text: tuple[Judge, ...] = ()
     earned: float = 0.0
     total: float = 0.0
     points: float | None = None

@@ -70,6 +70,8 @@ def _graded(
         findings=intake.findings,
         review=review,
         comment=feedback.comment,
+        failover=tuple(one.judge for one in judged if one.is_failover),
+        plain_text=tuple(one.judge for one in judged if one.is_plain_text),
         earned=points,
         total=total,
         points=scaled(points, total=total, scale=scale),

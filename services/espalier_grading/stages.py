@@ -54,7 +54,7 @@ from espalier_kit.artifacts import ArtifactStore
 from espalier_kit.clock import SystemClock
 from espalier_kit.digest import canonical_json
 from espalier_kit.errors import NotFound, Permanent
-from espalier_kit.execution import Context, EvaluatorFault, Outcome, PlatformFault, Result, Task
+from espalier_kit.execution import Context, EvaluatorFault, PlatformFault, Result, Task
 
 M = TypeVar("M", bound=Model)
 _CLOCK = SystemClock()
@@ -160,7 +160,7 @@ async def score(task: Task, context: Context) -> Result:
     graded = grade(bundle, inputs, pseudonym=payload.pseudonym, scale=payload.settings.scale_points, now=_now())
     detail = await context.artifacts.put(graded.model_dump_json().encode())
     row = Row(pseudonym=graded.pseudonym, state=graded.state, points=graded.points, detail=detail)
-    return _result(row, tallies=tallies(graded, inputs))
+    return _result(row, tallies=tallies(graded))
 
 
 async def report(task: Task, context: Context) -> Result:
@@ -202,17 +202,16 @@ def judged(question: Question, reply: Reply) -> Judged:
     )
 
 
-def tallies(graded: Graded, inputs: Mapping[str, Outcome]) -> dict[str, float]:
+def tallies(graded: Graded) -> dict[str, float]:
     """What this submission adds to the job's sums; `graded` counts those that await review too."""
-    values = [outcome.value or {} for outcome in inputs.values()]
     found = {
         TALLY_GRADED: float(graded.points is not None),
         TALLY_REVIEW: float(graded.state == "needsReview"),
         TALLY_NOT_GRADABLE: float(graded.state == "notGradable"),
         TALLY_FAILED: float(graded.state == "failed"),
         TALLY_POINTS: graded.points or 0.0,
-        TALLY_FAILOVER: float(any(value.get("is_failover") for value in values)),
-        TALLY_PLAIN_TEXT: float(any(value.get("is_plain_text") for value in values)),
+        TALLY_FAILOVER: float(bool(graded.failover)),
+        TALLY_PLAIN_TEXT: float(bool(graded.plain_text)),
     }
     return {name: value for name, value in found.items() if value}
 

@@ -1,0 +1,144 @@
+"""`espalier demo`: a real class, graded on a local cluster on this machine, and every figure of it checked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from espalier_cli.connection import artifacts_of, cluster_of, job_of
+from espalier_cli.grade import job_object, read_template
+from espalier_cli.jobs import follow_job, status_line
+from espalier_cli.options import Where
+from espalier_cli.report import Row, fetch, grades_table, index_of, parse, rows_of, speed_table
+from espalier_cli.terminal import notes, out, run
+from espalier_grading import course
+from espalier_kit.artifacts import SCHEME
+from espalier_kit.errors import NotFound, Permanent
+from espalier_kube.cluster import GRADING_JOB, Cluster, Object
+from espalier_local import cluster as local
+from espalier_local import release
+from espalier_local.layout import Layout
+from espalier_local.places import default_name, places_from
+from espalier_local.progress import Terminal
+
+JOB = "ps1"
+NAMESPACE = "default"
+_GONE_SECONDS = 120.0
+_LOOK_SECONDS = 0.2
+
+
+def demo() -> None:
+    """Start a local cluster, grade nbgrader's example course on it, show and check the result. The cluster stays up."""
+    run(_demo())
+
+
+def problems(rows: Sequence[Row], report: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
+    """What differs from the results that are known; empty if all is as it must be. Pure."""
+    found = {row.name: row for row in rows}
+    wrong = [f"{name} is missing" for name in course.TESTS if name not in found]
+    for name, earned in course.TESTS.items():
+        if name in found and found[name].tests != f"{earned:.1f}/3":
+            wrong.append(f"{name} has tests {found[name].tests}, nbgrader gives {earned:.1f}/3")
+        if name in found and found[name].state not in ("graded", "needsReview"):
+            wrong.append(f"{name} is {found[name].state}: {found[name].reason}")
+    if course.BLANK in found and found[course.BLANK].points != 0:
+        wrong.append(f"the blank submission has {found[course.BLANK].points} points, not 0")
+    for entry in report.get("submissions") or ():
+        wrong += [
+            f"{entry['pseudonym']}: the {judge} judge's answer was no valid JSON" for judge in entry["plain_text"]
+        ]
+    models = (status.get("performance") or {}).get("models") or {}
+    for judge in ("code", "feedback"):
+        if not (models.get(judge) or {}).get("outputTokens"):
+            wrong.append(f"the {judge} judge made no tokens")
+    return wrong
+
+
+async def _demo() -> None:
+    places = places_from(os.environ)
+    name = default_name(places.checkout)
+    steps = Terminal(notes)
+    bundle, submissions = course.bundle(), course.submissions()
+    cluster = await asyncio.to_thread(local.up, name, places, steps)
+    await asyncio.to_thread(release.install, cluster, places, steps)
+    where = Where(cluster.kubeconfig, NAMESPACE)
+    target = Layout(places.clusters / name).root / "reports" / JOB
+    async with cluster_of(where) as api:
+        with steps.step("a free place for the job"):
+            await _remove(api)
+        async with artifacts_of(api, where) as store:
+            spec = read_template(places.checkout / "examples/grading/course.yaml")
+            spec["assignment"] = {"uri": SCHEME + await store.put(bundle)}
+            spec["submissions"] = {"uri": SCHEME + await store.put(submissions)}
+        await api.apply(job_object(JOB, NAMESPACE, spec))
+        notes.print("grading three submissions; both judges run on this machine's processor, which takes minutes")
+        is_complete = await follow_job(api, JOB, NAMESPACE)
+        job = await job_of(api, JOB, NAMESPACE)
+        if not is_complete:
+            raise Permanent(f"the job did not complete: {status_line(job)}; see: espalier explain gj/{JOB}")
+        async with artifacts_of(api, where) as store:
+            files = await index_of(store, job)
+            await fetch(store, files, target)
+    _show(job, target, cluster)
+
+
+async def _remove(cluster: Cluster) -> None:
+    """Delete the job of an earlier demo and wait until it is gone."""
+    end = time.monotonic() + _GONE_SECONDS
+    await cluster.delete(GRADING_JOB, JOB, NAMESPACE, propagation="Foreground")
+    while time.monotonic() < end:
+        try:
+            await cluster.get(GRADING_JOB, JOB, NAMESPACE)
+        except NotFound:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+    raise Permanent(
+        f"the earlier GradingJob {JOB} is still being deleted after {_GONE_SECONDS:.0f} s; "
+        f"see: espalier explain gj/{JOB}"
+    )
+
+
+def _show(job: Object, target: Path, cluster: local.Cluster) -> None:
+    report = parse((target / "report.json").read_bytes(), "report.json")
+    rows = rows_of(report, parse((target / "restricted/names.json").read_bytes(), "names.json"))
+    status = job.get("status") or {}
+    out.print(grades_table(rows))
+    out.print(speed_table(status.get("performance")) or Table())
+    for kind in ("gradingjobs", "nodes"):
+        out.print(f"\n$ kubectl get {kind}")
+        out.print(escape(_kubectl(cluster, "get", kind)))
+    out.print(f"report: {escape(str(target / 'index.html'))}")
+    if wrong := problems(rows, report, status):
+        raise Permanent("the demo's result is not what it must be: " + "; ".join(wrong))
+    out.print("checked: tests are nbgrader's own numbers, the blank one has 0 points, both judges made valid verdicts")
+    out.print(_LAST_WORDS.format(kubeconfig=cluster.kubeconfig, kubectl=cluster.assets["kubectl"], job=JOB))
+
+
+_LAST_WORDS = """
+The Macs are simulated on this machine, and the model is small (135M): the figures show the path, not the speed.
+Look around:
+  export KUBECONFIG={kubeconfig}
+  {kubectl} describe gradingjob {job}
+  espalier report gj/{job}
+  espalier local status
+Stop it all:
+  espalier local down"""
+
+
+def _kubectl(cluster: local.Cluster, *arguments: str) -> str:
+    command = [
+        str(cluster.assets["kubectl"]),
+        f"--kubeconfig={cluster.kubeconfig}",
+        f"--namespace={NAMESPACE}",
+        *arguments,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return (done.stdout or done.stderr).rstrip()
