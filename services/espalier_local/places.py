@@ -15,11 +15,12 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """`assets` is the user's own directory of binaries (`ESPALIER_ASSETS`), if given."""
+    """`assets` is the user's own directory of binaries (`ESPALIER_ASSETS`), if given; `path` is where go may be."""
 
     cache: Path
     checkout: Path
     assets: Path | None = None
+    path: str = ""
 
     @property
     def clusters(self) -> Path:
@@ -38,7 +39,7 @@ class Places:
 
 
 def places_from(environ: Mapping[str, str]) -> Places:
-    """Read `ESPALIER_ASSETS`, `XDG_CACHE_HOME` and `HOME`; raises `Misconfigured` outside a checkout."""
+    """Read `ESPALIER_ASSETS`, `XDG_CACHE_HOME`, `HOME` and `PATH`; raises `Misconfigured` outside a checkout."""
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "tools").is_dir():
         raise Misconfigured(
@@ -47,7 +48,10 @@ def places_from(environ: Mapping[str, str]) -> Places:
     home = Path(environ.get("HOME") or Path.home())
     base = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     assets = environ.get("ESPALIER_ASSETS")
-    return Places(cache=base / "espalier", checkout=checkout, assets=Path(assets).resolve() if assets else None)
+    return Places(
+        cache=base / "espalier", checkout=checkout, assets=Path(assets).resolve() if assets else None,
+        path=environ.get("PATH", ""),
+    )  # fmt: skip
 
 
 def default_name(checkout: Path) -> str:

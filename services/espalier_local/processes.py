@@ -32,7 +32,6 @@ class ProcessHost:
     address_range: Range
     control: Control
     bootstrap_kubeconfig: Path
-    readable_paths: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -76,13 +75,13 @@ class ProcessHost:
             "bootstrap_kubeconfig": str(self.bootstrap_kubeconfig),
             "lease_duration_s": LEASE_DURATION_S,
             "lease_renew_s": LEASE_RENEW_S,
-            "readable_paths": [str(path) for path in self.readable_paths],
         }
 
     def _spec(self, settings: Path) -> ProcessSpec:
         return ProcessSpec(
             name=self.name,
-            argv=(sys.executable, "-m", "espalier_node"),
+            # -P: the cluster's directory, which holds keys, must not become a place where pods find packages.
+            argv=(sys.executable, "-P", "-m", "espalier_node"),
             order=NODE_ORDER,
             environment={"ESPALIER_NODE_CONFIG": str(settings)},
             after=(self.address_range.control_plane, API_PORT),

@@ -45,13 +45,18 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """A wished process. Higher `order` stops first; it starts once `after` (host, port) takes connections."""
+    """A wished process. Higher `order` stops first.
+
+    It starts once `after` (host, port) takes connections, or, where `authority` names a CA file, once the API server
+    there says over TLS that it is ready.
+    """
 
     name: str
     argv: tuple[str, ...]
     order: int
     environment: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, int] | None = None
+    authority: str = ""
     wish: Wish = Wish.RUN
     stop_s: float = 5.0
 

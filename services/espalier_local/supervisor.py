@@ -13,7 +13,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from espalier_kit import logs
 from espalier_local.files import write_atomically
 from espalier_local.layout import MARKER, Layout
 from espalier_local.processtable import is_same, signal_group, start_time
+from espalier_local.readiness import accepts, is_ready
 from espalier_local.supervised import (
     Phase,
     ProcessSpec,
@@ -126,7 +126,7 @@ class Supervisor:
         return replace(state, phase=Phase.STOPPING, since=now)
 
     def _start(self, spec: ProcessSpec, state: ProcessState, now: float) -> ProcessState:
-        if spec.after is not None and not _accepts(*spec.after):
+        if not _may_start(spec):
             return state
         environment = {**os.environ, **spec.environment, MARKER: str(self._layout.root)}
         try:
@@ -179,10 +179,10 @@ class _Wakeup:
         os.close(self._write)
 
 
-def _accepts(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex((host, port)) == 0
+def _may_start(spec: ProcessSpec) -> bool:
+    if spec.after is None:
+        return True
+    return is_ready(*spec.after, spec.authority) if spec.authority else accepts(*spec.after)
 
 
 def _how_it_ended(code: int) -> str:

@@ -1,0 +1,72 @@
+"""Put our charts on a running cluster with its own helm, whose files stay inside the cluster's directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espalier_kit.errors import Permanent
+from espalier_local import api
+from espalier_local.addresses import Range
+from espalier_local.bootstrap import NAMESPACE, local_volume
+from espalier_local.cluster import Cluster
+from espalier_local.files import write_atomically
+from espalier_local.places import Places
+from espalier_local.progress import Progress
+
+CRDS, PLATFORM = "espalier-crds", "espalier"
+TIMEOUT_S = 180
+COORDINATOR_NODE = "linux-1"
+JOB_NAMESPACES = ("default",)
+"""Namespaces in which `espalier push` may be used without further set-up."""
+
+
+def install(
+    cluster: Cluster, places: Places, progress: Progress, *, job_namespaces: Sequence[str] = JOB_NAMESPACES
+) -> None:
+    """Install or upgrade both charts and wait until their pods are ready; may be repeated.
+
+    Raises `Permanent` with helm's words.
+    """
+    directory = cluster.control.layout.volumes / "coordinator"
+    directory.mkdir(parents=True, exist_ok=True)
+    api.apply(cluster.kubeconfig, [local_volume("espalier-coordinator", str(directory), COORDINATOR_NODE)])
+    computed = cluster.control.layout.root / "values.yaml"
+    write_atomically(computed, yaml.safe_dump(values(cluster.address_range, job_namespaces)))
+    with progress.step("chart espalier-crds"):
+        _helm(cluster, CRDS, places.charts / CRDS, ())
+    with progress.step("chart espalier, until its pods are ready"):
+        _helm(cluster, PLATFORM, places.charts / PLATFORM, (places.charts / PLATFORM / "values-local.yaml", computed))
+
+
+def values(address_range: Range, job_namespaces: Sequence[str]) -> dict[str, Any]:
+    """What differs from one local cluster to the next; the rest is `values-local.yaml`."""
+    return {
+        "coordinator": {"address": address_range.coordinator},
+        "nodes": {"addresses": [address_range.cidr]},
+        "jobs": {"namespaces": list(job_namespaces)},
+    }
+
+
+def helm_environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Helm's cache, configuration, data and plugins under `directory`: none of the user's."""
+    homes = {f"HELM_{name}_HOME": str(directory / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
+    others = {key: value for key, value in api.clean_environment(environ).items() if not key.startswith("HELM_")}
+    return {**others, **homes}
+
+
+def _helm(cluster: Cluster, release: str, chart: Path, values_files: Sequence[Path]) -> None:
+    command = [
+        str(cluster.assets["helm"]), "upgrade", "--install", release, str(chart),
+        f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}", "--wait", f"--timeout={TIMEOUT_S}s",
+        *(f"--values={file}" for file in values_files),
+    ]  # fmt: skip
+    environment = helm_environment(os.environ, cluster.control.layout.helm)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise Permanent(f"helm cannot install {release}: {done.stderr.strip()[-1500:]}", reason="InstallFailed")
