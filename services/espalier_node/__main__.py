@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from importlib.metadata import version
 
@@ -33,6 +34,7 @@ def _act(options: argparse.Namespace, settings: NodeSettings) -> int:
         print(f"killed {agent.kill_pods(settings)} containers")  # noqa: T201 - a command's answer
         return 0
     logs.configure()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per probe is too many
 
     async def program(stop: asyncio.Event) -> None:
         await agent.run(settings, stop)

@@ -12,6 +12,7 @@ from espalier_kit.clock import Clock
 from espalier_kit.errors import Conflict, EspalierError, NotFound
 from espalier_kube.cluster import LEASE, NODE, Cluster, Object
 from espalier_kube.objects import micro_timestamp, timestamp
+from espalier_node.environment import quantity
 from espalier_node.machine.base import Facts, Pressure
 from espalier_node.metrics import Metrics
 from espalier_node.settings import NodeSettings
@@ -237,12 +238,16 @@ class NodeKeeper:
 
 
 def _essence(found: Object) -> Any:
-    """A status without its heartbeat times and without what others write into it."""
+    """A status without its heartbeat times and without what others write into it; the server rewrites quantities."""
     own = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable", "Ready")
     conditions = {
         c["type"]: {k: v for k, v in c.items() if k != "lastHeartbeatTime" and v != ""}
         for c in found.get("conditions") or () if c["type"] in own
     }
     info = {key: value for key, value in (found.get("nodeInfo") or {}).items() if value}
-    parts = {key: found.get(key) for key in ("capacity", "allocatable", "addresses", "daemonEndpoints")}
-    return {**parts, "nodeInfo": info, "conditions": conditions}
+    amounts = {
+        part: {name: quantity(str(amount)) for name, amount in (found.get(part) or {}).items()}
+        for part in ("capacity", "allocatable")
+    }
+    places = {key: found.get(key) for key in ("addresses", "daemonEndpoints")}
+    return {**amounts, **places, "nodeInfo": info, "conditions": conditions}

@@ -28,18 +28,15 @@ def command_line(
     view: View, command: Iterable[str], *, bubblewrap: str, is_root: bool, links: dict[str, str], etc: Iterable[str]
 ) -> tuple[str, ...]:
     """bubblewrap and its options. `links` are the system's own symbolic links (`/bin` → `usr/bin`); `etc` what exists."""
-    targets = [*(str(path) for path in view.readable), *(target for _, target, _ in view.mounts)]
     options = [
         "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--die-with-parent",
         "--info-fd", str(INFO_FD), *([] if view.network else ["--unshare-net"]),
         *_system(links),
         *(["--bind", "/proc", "/proc"] if is_root else ["--proc", "/proc"]),
         "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp",
-        *_parents([*targets, "/etc/hosts"]),
+        "--perms", "0755", "--dir", "/etc",
         *_flat(("--ro-bind", f"/etc/{name}", f"/etc/{name}") for name in etc),
-        *_flat(("--ro-bind", str(path), str(path)) for path in view.readable),
-        *_flat(("--ro-bind" if is_read_only else "--bind", str(source), target)
-               for source, target, is_read_only in view.mounts),
+        *_binds(view),
         "--remount-ro", "/", "--chdir", "/",
     ]
     inner = ["/bin/sh", "-c", _PRIVILEGE_DROP, "sh", *drop(view), *command] if is_root else list(command)
@@ -71,15 +68,17 @@ def _system(links: dict[str, str]) -> Iterator[str]:
             yield from ("--ro-bind-try", path, path)
 
 
-def _parents(targets: Iterable[str]) -> Iterator[str]:
-    """`--perms 0755 --dir` for each directory above a target, outermost first, once."""
-    seen: set[str] = {"/", "/tmp", *_SYSTEM}
-    for target in targets:
-        for parent in reversed(PurePosixPath(target).parents):
-            path = str(parent)
-            if path not in seen and not path.startswith(("/dev", "/proc", "/usr/")):
-                seen.add(path)
-                yield from ("--perms", "0755", "--dir", path)
+def _binds(view: View) -> Iterator[str]:
+    """Outer before inner, so that a volume at /root does not hide an interpreter below it; each with its parents."""
+    binds = [*((path, str(path), True) for path in view.readable), *view.mounts]
+    seen = {"/", "/tmp", "/dev", "/etc", *_SYSTEM}
+    for source, target, is_read_only in sorted(binds, key=lambda bind: len(PurePosixPath(bind[1]).parts)):
+        for parent in map(str, reversed(PurePosixPath(target).parents)):
+            if parent not in seen and not parent.startswith(("/dev/", "/proc", "/usr/")):
+                seen.add(parent)
+                yield from ("--perms", "0755", "--dir", parent)
+        seen = {path for path in seen if not path.startswith(target + "/")} | {target}
+        yield from ("--ro-bind" if is_read_only else "--bind", str(source), target)
 
 
 def _flat(groups: Iterable[tuple[str, ...]]) -> Iterator[str]:
