@@ -48,7 +48,7 @@ class NodeSettings(Settings):
     """Where the agent writes its own kubeconfig; default `<state_dir>/kubeconfig`."""
     client_ca_file: Path | None = None
     """CA of the kubelet API's clients; default: the CA in the kubeconfig."""
-    pod_range_reserved: int = Field(default=9, ge=0)
+    pod_range_reserved: int = Field(default=15, ge=0)
     """The first addresses of `pod_range`, which are left to the node itself and to pinned pods."""
 
     lease_duration_s: int = Field(default=20, gt=0)
