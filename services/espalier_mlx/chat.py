@@ -146,6 +146,9 @@ def parse(body: bytes) -> ChatRequest:
     """Read a request body. Raises `ApiError` 400 with a sentence and the field's name."""
     try:
         data = json.loads(body)
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise invalid("The body holds a broken Unicode character (a lone surrogate)") from error
     except (ValueError, RecursionError) as error:
         raise invalid(f"The body is not JSON: {error}") from error
     if not isinstance(data, dict):

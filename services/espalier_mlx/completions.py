@@ -190,8 +190,6 @@ def _encode(codec: Codec, request: ChatRequest) -> Prompt:
         return codec.encode([message.plain() for message in request.messages])
     except TemplateError as error:
         raise invalid(f"The model's chat template refuses these messages: {error}", param="messages") from error
-    except UnicodeError as error:
-        raise invalid("A message holds a broken Unicode character (a lone surrogate)", param="messages") from error
 
 
 def _constraint(grammars: Grammar, request: ChatRequest) -> Constraint | None:

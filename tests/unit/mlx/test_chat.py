@@ -59,7 +59,8 @@ def test_the_rest_is_refused_with_a_sentence(fields, param, says):
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"[]", b"\xff", b'{"a":' * 5000], ids=["empty", "cut", "list", "bytes", "deep"]
+    "raw", [b"", b"{", b"[]", b"\xff", b'{"a":' * 5000, b'{"model": "\\ud800"}'],
+    ids=["empty", "cut", "list", "bytes", "deep", "surrogate"],
 )
 def test_what_is_no_json_object_is_refused(raw):
     with pytest.raises(ApiError) as refused:
