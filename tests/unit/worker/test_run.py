@@ -1,0 +1,174 @@
+"""One attempt: every way it can end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from espalier_kit.errors import NotFound, Retryable
+from espalier_kit.execution import (
+    MAX_INLINE_BYTES,
+    Context,
+    EvaluatorFault,
+    Executor,
+    PlatformFault,
+    Result,
+    Task,
+    TaskSpec,
+    UserFault,
+)
+from espalier_worker.context import Abort, AttemptContext
+from espalier_worker.executors import GivenExecutors
+from espalier_worker.run import Runner, fault_report, result_report
+
+TASK = Task(
+    id="t1", job_uid="j", job_name="class", namespace="course", key="k", type="test", payload={}, inputs={}, attempt=2,
+    deadline=datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+class NoStore:
+    async def put(self, data: Any) -> str:
+        raise AssertionError
+
+    async def get(self, sha256: str) -> bytes:
+        raise AssertionError
+
+    def stream(self, sha256: str) -> Any:
+        raise AssertionError
+
+
+def context() -> AttemptContext:
+    return AttemptContext(TASK, artifacts=NoStore(), endpoints=tuple)
+
+
+def runner(executor: Executor, *, grace_s: float = 0.05) -> Runner:
+    return Runner(GivenExecutors({"test": executor}), grace_s=grace_s)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (UserFault("no notebook", reason="NoNotebook"), "userFault", "NoNotebook"),
+        (EvaluatorFault("sums differ", reason="BundleRejected"), "evaluatorFault", "BundleRejected"),
+        (PlatformFault("disk full", reason="DiskFull"), "platformFault", "DiskFull"),
+        (Retryable("store away"), "platformFault", "Unavailable"),
+        (NotFound("no such artifact", reason="NotFound"), "platformFault", "NotFound"),
+        (KeyError("x"), "platformFault", "KeyError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+async def test_whose_fault_it_is(error: Exception, outcome: str, reason: str) -> None:
+    async def executor(task: Task, context: Context) -> Result:
+        raise error
+
+    report = await runner(executor).run(TASK, context(), timeout_s=5)
+    assert (report.outcome, report.reason, report.task_id, report.attempt) == (outcome, reason, "t1", 2)
+    assert report.message
+
+
+async def test_success() -> None:
+    async def executor(task: Task, context: Context) -> Result:
+        return Result(value={"n": 1}, tallies={"graded": 1}, children=(TaskSpec(key="c", type="test"),))
+
+    report = await runner(executor).run(TASK, context(), timeout_s=5)
+    assert (report.outcome, dict(report.value), dict(report.tallies)) == ("done", {"n": 1}, {"graded": 1})
+    assert [child.key for child in report.children] == ["c"]
+
+
+async def test_deadline_cancels_the_executor() -> None:
+    ended = asyncio.Event()
+
+    async def executor(task: Task, context: Context) -> Result:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert context.cancelled.is_set()
+            ended.set()
+        raise AssertionError
+
+    report = await runner(executor).run(TASK, context(), timeout_s=0.02)
+    assert (report.outcome, report.reason) == ("platformFault", "Deadline")
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome", "said"),
+    [(Abort.CANCELLED, "cancelled", "Cancelled"), (Abort.DRAINED, "platformFault", "WorkerStopped")],
+)
+async def test_abort(reason: Abort, outcome: str, said: str) -> None:
+    async def executor(task: Task, context: Context) -> Result:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    lent = context()
+    running = asyncio.create_task(runner(executor).run(TASK, lent, timeout_s=5))
+    lent.abort(reason)
+    report = await running
+    assert (report.outcome, report.reason) == (outcome, said)
+
+
+async def test_executor_that_ignores_its_end_is_a_stray_until_it_ends() -> None:
+    release = asyncio.Event()
+
+    async def executor(task: Task, context: Context) -> Result:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        return Result()
+
+    stubborn = runner(executor)
+    report = await stubborn.run(TASK, context(), timeout_s=0.02)
+    assert report.reason == "Deadline"
+    assert stubborn.oldest_stray_s() > 0
+    release.set()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=5)
+    await asyncio.sleep(0)  # one turn of the loop, in which the stray is forgotten
+    assert stubborn.oldest_stray_s() == 0
+
+
+async def test_sys_exit_ends_the_attempt_and_not_the_worker() -> None:
+    async def executor(task: Task, context: Context) -> Result:
+        raise SystemExit(3)
+
+    report = await runner(executor).run(TASK, context(), timeout_s=5)
+    assert (report.outcome, report.reason) == ("platformFault", "SystemExit")
+
+
+async def test_unknown_type_names_the_known_ones() -> None:
+    report = await Runner(GivenExecutors({})).run(TASK, context(), timeout_s=5)
+    assert (report.outcome, report.reason) == ("platformFault", "UnknownTaskType")
+    assert "'test'" in report.message
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"text": "x" * MAX_INLINE_BYTES}, "ValueTooLarge"),
+        ({"text": b"bytes"}, "BadResult"),
+        ({"text": "x" * (MAX_INLINE_BYTES - len('{"text":""}'))}, ""),
+    ],
+    ids=["one byte over", "no JSON", "just fits"],
+)
+def test_values_are_small_json(value: dict[str, Any], reason: str) -> None:
+    assert result_report(TASK, Result(value=value)).reason == reason
+
+
+def test_anything_but_a_result_is_a_bug() -> None:
+    assert result_report(TASK, None).reason == "BadResult"
+
+
+def test_long_messages_are_cut() -> None:
+    assert len(fault_report(TASK, ValueError("x" * 100_000)).message) <= 2000
+
+
+async def test_progress_is_told_once_and_bounded() -> None:
+    lent = context()
+    await lent.progress(1.5, "done")
+    assert lent.take_progress() == (1.0, "done")
+    assert lent.take_progress() is None
