@@ -12,7 +12,7 @@ class ArtifactStore(Protocol):
     """Bytes by sha256 (64 lower-case hex digits). Putting the same bytes twice is one artifact."""
 
     async def put(self, data: bytes | AsyncIterable[bytes]) -> str:
-        """Store and return the sha256. Raises `Retryable` when the store is away, `Permanent` when it refuses (size)."""
+        """Store and return the sha256. Raises `Retryable` (the store is away) or `Permanent` (too large)."""
         ...
 
     async def get(self, sha256: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class EspalierError(Exception):
-    """Base. `reason` is a CamelCase word for conditions and metrics, the message a sentence that says what to change."""
+    """Base. `reason` is CamelCase, for conditions and metrics; the message a sentence that says what to change."""
 
     def __init__(self, message: str, *, reason: str = "Error") -> None:
         super().__init__(message)

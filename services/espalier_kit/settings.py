@@ -21,7 +21,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(cls: type[S], program: str, environ: Mapping[str, str] | None = None) -> S:
-    """Read `ESPALIER_<PROGRAM>_<FIELD>`; raises `Misconfigured` naming each variable that is wrong, unknown or missing."""
+    """Read `ESPALIER_<PROGRAM>_<FIELD>`; raises `Misconfigured` naming each wrong variable."""
     prefix = f"ESPALIER_{program.upper()}_"
     source = os.environ if environ is None else environ
     values = {key.removeprefix(prefix).lower(): value for key, value in source.items() if key.startswith(prefix)}

@@ -90,7 +90,7 @@ class Cluster(Protocol):
         fields: str | None = None,
         timeout_s: int = 240,
     ) -> AsyncIterator[WatchEvent]:
-        """Changes after `resource_version`, bookmarks included; ends when the server closes it. Raises `Gone` on 410."""
+        """Changes after `resource_version` with bookmarks; ends when the server closes it. Raises `Gone` on 410."""
         ...
 
     async def create(self, obj: Object) -> Object:

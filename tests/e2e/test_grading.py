@@ -43,7 +43,9 @@ async def test_a_broken_notebook_is_not_gradable_and_stops_nobody(platform, name
 
 async def test_a_rubric_that_does_not_add_up_is_refused_before_any_model_is_asked(platform, namespace) -> None:
     job = await platform.submit(namespace, "sums", bundle=classroom.bundle(total=5), students=classroom.good_class(1))
-    failed = await platform.until(job, has("Accepted", "False", "BundleRejected"), timeout_s=SECONDS, what="BundleRejected")
+    failed = await platform.until(
+        job, has("Accepted", "False", "BundleRejected"), timeout_s=SECONDS, what="BundleRejected"
+    )
     message = condition(failed, "Accepted")["message"]
     assert "5" in message
     assert "4" in message
@@ -52,9 +54,13 @@ async def test_a_rubric_that_does_not_add_up_is_refused_before_any_model_is_aske
 
 
 async def test_suspend_takes_the_pods_away_and_resume_finishes_the_class(platform, namespace) -> None:
-    slow = classroom.submissions({f"s{n}": classroom.notebook(classroom.SLOW_CODE.format(seconds=2), f"because {n}") for n in range(4)})
+    slow = classroom.submissions(
+        {f"s{n}": classroom.notebook(classroom.SLOW_CODE.format(seconds=2), f"because {n}") for n in range(4)}
+    )
     job = await platform.submit(namespace, "paused", students=slow)
-    await platform.until(job, lambda o: o.get("status", {}).get("tasks", {}).get("done", 0) >= 2, timeout_s=SECONDS, what="progress")
+    await platform.until(
+        job, lambda o: o.get("status", {}).get("tasks", {}).get("done", 0) >= 2, timeout_s=SECONDS, what="progress"
+    )
     await platform.set_run_policy(job, suspend=True)
     await platform.until(job, has("Suspended", "True", "SuspendedByUser"), timeout_s=60, what="Suspended")
     await until_gone(platform.cluster, POD, namespace, labels="app.kubernetes.io/component=worker", timeout_s=90)
@@ -65,9 +71,16 @@ async def test_suspend_takes_the_pods_away_and_resume_finishes_the_class(platfor
 
 
 async def test_cancel_keeps_what_is_done_and_cannot_be_taken_back(platform, namespace) -> None:
-    slow = classroom.submissions({f"s{n}": classroom.notebook(classroom.SLOW_CODE.format(seconds=3), f"because {n}") for n in range(8)})
+    slow = classroom.submissions(
+        {f"s{n}": classroom.notebook(classroom.SLOW_CODE.format(seconds=3), f"because {n}") for n in range(8)}
+    )
     job = await platform.submit(namespace, "stopped", students=slow)
-    await platform.until(job, lambda o: o.get("status", {}).get("submissions", {}).get("graded", 0) >= 1, timeout_s=SECONDS, what="a grade")
+    await platform.until(
+        job,
+        lambda o: o.get("status", {}).get("submissions", {}).get("graded", 0) >= 1,
+        timeout_s=SECONDS,
+        what="a grade",
+    )
     await platform.set_run_policy(job, cancel=True)
     ended = await platform.until(job, has("Cancelled", "True", "CancelledByUser"), timeout_s=60, what="Cancelled")
     assert ended["status"]["phase"] == "Cancelled"
@@ -78,9 +91,16 @@ async def test_cancel_keeps_what_is_done_and_cannot_be_taken_back(platform, name
 
 
 async def test_delete_mid_run_leaves_nothing(platform, namespace) -> None:
-    slow = classroom.submissions({f"s{n}": classroom.notebook(classroom.SLOW_CODE.format(seconds=5), f"because {n}") for n in range(4)})
+    slow = classroom.submissions(
+        {f"s{n}": classroom.notebook(classroom.SLOW_CODE.format(seconds=5), f"because {n}") for n in range(4)}
+    )
     job = await platform.submit(namespace, "deleted", students=slow)
-    await platform.until(job, lambda o: o.get("status", {}).get("tasks", {}).get("running", 0) >= 1, timeout_s=SECONDS, what="a running task")
+    await platform.until(
+        job,
+        lambda o: o.get("status", {}).get("tasks", {}).get("running", 0) >= 1,
+        timeout_s=SECONDS,
+        what="a running task",
+    )
     await platform.cluster.delete(GRADING_JOB, "deleted", namespace)
     for kind in (GRADING_JOB, JOB, MODEL_SERVER, POD):
         await until_gone(platform.cluster, kind, namespace, timeout_s=90)
@@ -90,8 +110,11 @@ async def test_delete_mid_run_leaves_nothing(platform, namespace) -> None:
 async def test_a_timeout_costs_retries_and_ends_as_a_platform_fault(platform, namespace) -> None:
     slow = classroom.submissions({"slow": classroom.notebook(classroom.SLOW_CODE.format(seconds=30), "because")})
     job = await platform.submit(
-        namespace, "patience", students={**slow, **classroom.good_class(1)},
-        runPolicy={"retries": 1, "taskTimeoutSeconds": 12}, execution={"kernelTimeoutSeconds": 600},
+        namespace,
+        "patience",
+        students={**slow, **classroom.good_class(1)},
+        runPolicy={"retries": 1, "taskTimeoutSeconds": 12},
+        execution={"kernelTimeoutSeconds": 600},
     )
     done = await platform.until(job, has("Complete"), timeout_s=SECONDS, what="Complete")
     assert done["status"]["submissions"]["failed"] == 1
@@ -109,7 +132,12 @@ async def test_a_job_whose_artifact_is_missing_says_what_to_run(platform, namesp
     job = grading_job("absent", namespace, assignment=absent, submissions=absent)
     await platform.cluster.create(job)
     failed = await until(
-        platform.cluster, GRADING_JOB, namespace, "absent", has("Accepted", "False", "SourceNotFound"),
-        timeout_s=SECONDS, what="SourceNotFound",
+        platform.cluster,
+        GRADING_JOB,
+        namespace,
+        "absent",
+        has("Accepted", "False", "SourceNotFound"),
+        timeout_s=SECONDS,
+        what="SourceNotFound",
     )
     assert "espalier push" in condition(failed, "Accepted")["message"]

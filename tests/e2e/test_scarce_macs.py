@@ -19,7 +19,9 @@ async def test_two_jobs_that_want_both_macs_run_one_after_the_other(platform, na
     first = await platform.submit(namespace, "first", students=classroom.good_class(3))
     await platform.until(first, has("Accepted"), timeout_s=120, what="Accepted")
     second = await platform.submit(namespace, "second", students=classroom.good_class(2))
-    waiting = await platform.until(second, has("Progressing", "False", "WaitingForNodes"), timeout_s=60, what="WaitingForNodes")
+    waiting = await platform.until(
+        second, has("Progressing", "False", "WaitingForNodes"), timeout_s=60, what="WaitingForNodes"
+    )
     message = condition(waiting, "Progressing")["message"]
     assert "first" in message
     servers = await platform.cluster.list(MODEL_SERVER, namespace)
@@ -34,12 +36,19 @@ async def test_200_suspended_jobs_cost_a_suspended_job_each_and_no_more(platform
     versions: dict[str, set[str]] = {}
     counting = asyncio.create_task(_count_versions(platform.cluster, namespace, versions))
     for n in range(MANY):
-        job = grading_job(f"many-{n:03d}", namespace, assignment=absent, submissions=absent, runPolicy={"suspend": True})
+        job = grading_job(
+            f"many-{n:03d}", namespace, assignment=absent, submissions=absent, runPolicy={"suspend": True}
+        )
         await platform.cluster.create(job)
     for n in range(MANY):
         await until(
-            platform.cluster, GRADING_JOB, namespace, f"many-{n:03d}", has("Suspended", "True", "SuspendedByUser"),
-            timeout_s=120, what="Suspended",
+            platform.cluster,
+            GRADING_JOB,
+            namespace,
+            f"many-{n:03d}",
+            has("Suspended", "True", "SuspendedByUser"),
+            timeout_s=120,
+            what="Suspended",
         )
     jobs = (await platform.cluster.list(JOB, namespace)).items
     assert len(jobs) == MANY

@@ -1,4 +1,4 @@
-"""A small class of our own: one notebook, one tested function, one reflection. For life stories, not for grading quality."""
+"""A small class of our own: one notebook, one tested function, one reflection. For life stories."""
 
 from __future__ import annotations
 
@@ -36,11 +36,17 @@ def bundle(*, total: float = 4) -> dict[str, bytes]:
         "notebooks": [{"name": "squares", "release": "release/squares.ipynb", "solution": "solution/squares.ipynb"}],
         "rubric": [
             {
-                "id": "style", "points": 1, "judge": "code", "cells": ["squares/square"],
+                "id": "style",
+                "points": 1,
+                "judge": "code",
+                "cells": ["squares/square"],
                 "question": "Is the function short and clear?",
             },
             {
-                "id": "reflection", "points": 1, "judge": "feedback", "cells": ["squares/reflection"],
+                "id": "reflection",
+                "points": 1,
+                "judge": "feedback",
+                "cells": ["squares/reflection"],
                 "question": "Does the answer give a reason?",
             },
         ],
@@ -66,6 +72,11 @@ def good_class(size: int) -> dict[str, bytes]:
 
 def _marks(grade_id: str, *, is_solution: bool = False, is_test: bool = False) -> dict[str, Any]:
     return {
-        "schema_version": 3, "grade_id": grade_id, "solution": is_solution, "grade": is_test or grade_id == "reflection",
-        "locked": is_test, "task": False, "points": 2 if is_test else 1,
+        "schema_version": 3,
+        "grade_id": grade_id,
+        "solution": is_solution,
+        "grade": is_test or grade_id == "reflection",
+        "locked": is_test,
+        "task": False,
+        "points": 2 if is_test else 1,
     }

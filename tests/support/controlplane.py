@@ -1,4 +1,4 @@
-"""A control plane of its own for one test module: real etcd, API server, controllers and scheduler, no nodes."""
+"""A real control plane as a person uses it, through kubectl and helm; for chart tests also one to start and stop."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from espalier_local.api import clean_environment
 from espalier_local.assets import Assets, ensure
 from espalier_local.cluster import down, up
 from espalier_local.places import Places, places_from
@@ -20,7 +21,6 @@ from espalier_local.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 120
-_LABEL = "pod-security.kubernetes.io/enforce=restricted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,6 @@ class ControlPlane:
         """`kubectl apply` of one object."""
         return self.kubectl("apply", "-f", "-", given=yaml.safe_dump(dict(document)))
 
-    def make_namespace(self, *, restricted: bool = False) -> str:
-        """A fresh namespace, so that tests do not see each other."""
-        name = f"t-{uuid.uuid4().hex[:8]}"
-        self.must("create", "namespace", name)
-        if restricted:
-            self.must("label", "namespace", name, _LABEL)
-        return name
-
 
 def places() -> Places:
     """The cache of this user; binaries are shared between runs."""
@@ -78,7 +70,7 @@ def binaries() -> Assets:
 @contextmanager
 def control_plane() -> Iterator[ControlPlane]:
     """Up before, down after, under a name of its own."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
+    name = f"run-{os.getpid()}-{uuid.uuid4().hex[:4]}"
     cluster = up(name, places(), Silent(), profiles=())
     try:
         yield ControlPlane(cluster.kubeconfig, cluster.assets)
@@ -87,5 +79,8 @@ def control_plane() -> Iterator[ControlPlane]:
 
 
 def _run(command: list[str], given: str | None) -> Answer:
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        env=clean_environment(os.environ),
+    )  # fmt: skip
     return Answer(done.returncode, done.stdout + done.stderr)

@@ -127,6 +127,12 @@ async def serve(servicer: CoordinatorServicer, folder: Path, *, port: int = 0) -
 def assignment(key: str, type_: str = "test.echo", *, attempt: int = 1, timeout_s: float = 30.0) -> pb.Assignment:
     """A task to grant; its id is its key."""
     return pb.Assignment(
-        lease=pb.Lease(task_id=key, attempt=attempt), job_uid="job-1", job_name="class", namespace="course", key=key,
-        type=type_, payload=b'{"n":1}', timeout_s=timeout_s,
+        lease=pb.Lease(task_id=key, attempt=attempt),
+        job_uid="job-1",
+        job_name="class",
+        namespace="course",
+        key=key,
+        type=type_,
+        payload=b'{"n":1}',
+        timeout_s=timeout_s,
     )

@@ -61,17 +61,27 @@ class Platform:
                 return await store_file(store, archive)
 
     async def submit(
-        self, namespace: str, name: str, *, students: dict[str, bytes], bundle: dict[str, bytes] | None = None, **spec: Any
+        self,
+        namespace: str,
+        name: str,
+        *,
+        students: dict[str, bytes],
+        bundle: dict[str, bytes] | None = None,
+        **spec: Any,
     ) -> Job:
         """Push a class and apply a GradingJob over it."""
         assignment = await self.push(namespace, bundle or classroom.bundle())
         submissions = await self.push(namespace, students)
-        made = await self.cluster.create(grading_job(name, namespace, assignment=assignment, submissions=submissions, **spec))
+        made = await self.cluster.create(
+            grading_job(name, namespace, assignment=assignment, submissions=submissions, **spec)
+        )
         return Job(name, namespace, made["metadata"]["uid"])
 
     async def until(self, job: Job, predicate: Predicate, *, timeout_s: float, what: str) -> Object:
         """The GradingJob once `predicate` holds."""
-        return await until(self.cluster, GRADING_JOB, job.namespace, job.name, predicate, timeout_s=timeout_s, what=what)
+        return await until(
+            self.cluster, GRADING_JOB, job.namespace, job.name, predicate, timeout_s=timeout_s, what=what
+        )
 
     async def set_run_policy(self, job: Job, **policy: Any) -> None:
         """Change spec.runPolicy as `kubectl patch` would."""

@@ -35,7 +35,9 @@ async def until(
         raise AssertionError(f"{kind.kind} {name}: no {what} within {timeout_s} s; last status:\n{seen}") from None
 
 
-async def until_gone(cluster: Cluster, kind: Kind, namespace: str, *, labels: str | None = None, timeout_s: float) -> None:
+async def until_gone(
+    cluster: Cluster, kind: Kind, namespace: str, *, labels: str | None = None, timeout_s: float
+) -> None:
     """Return once no such object is left."""
     left: dict[str, str] = {}
 
@@ -59,7 +61,13 @@ async def until_gone(cluster: Cluster, kind: Kind, namespace: str, *, labels: st
 
 
 async def until_event(
-    cluster: Cluster, namespace: str | None, predicate: Predicate, *, timeout_s: float, what: str, seen: set[str] = frozenset()
+    cluster: Cluster,
+    namespace: str | None,
+    predicate: Predicate,
+    *,
+    timeout_s: float,
+    what: str,
+    seen: set[str] = frozenset(),
 ) -> tuple[Object, float]:
     """The first Event that `predicate` accepts and whose (uid, count) is not in `seen`, and the seconds it took."""
     started = time.monotonic()

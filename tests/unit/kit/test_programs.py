@@ -52,4 +52,10 @@ def test_a_log_line_is_json_with_the_event_and_its_fields(capsys: pytest.Capture
         logging.getLogger().handlers[:] = before[0]
         logging.getLogger().setLevel(before[1])
     assert not sys.stderr.isatty()
-    assert (line["event"], line["level"], line["logger"], line["uid"], line["tasks"]) == ("job accepted", "info", "a.b", "7", 3)
+    assert (line["event"], line["level"], line["logger"], line["uid"], line["tasks"]) == (
+        "job accepted",
+        "info",
+        "a.b",
+        "7",
+        3,
+    )
