@@ -164,8 +164,8 @@ class ServerPod:
     node: str
     ip: str
     is_going: bool
-    node_is_away: bool
-    """The node's agent is silent: Ready is Unknown or False."""
+    node_away_s: float | None = None
+    """How long the node has not been Ready; None while it is."""
     probe: bool | None = None
     """The doctor's verdict; None before the first probe."""
     tokens_per_second: float | None = None

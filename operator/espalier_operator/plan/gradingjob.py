@@ -65,7 +65,8 @@ def _stage(facts: GradingJobFacts) -> Stage:
     if policy.suspend:
         return _suspended(facts)
     if facts.coordinator.view is None and (problem := facts.sources.problem) is not None:
-        return Stage("False", problem.reason, problem.message, is_rejected=True, recheck_s=RETRY_S)
+        rejected = problem.reason == "SourceNotFound"
+        return Stage("False", problem.reason, problem.message, is_rejected=rejected, recheck_s=RETRY_S)
     if facts.coordinator.view is None and (problem := facts.reference_problem) is not None:
         return Stage("False", problem.reason, problem.message, recheck_s=RETRY_S)
     placement = place(

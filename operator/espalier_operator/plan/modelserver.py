@@ -8,7 +8,7 @@ from datetime import datetime
 from espalier_api.meta import find_condition
 from espalier_api.modelserver import ModelEndpoint, ModelServer, ModelServerStatus
 from espalier_api.names import METAL, MLX_TAINT, NODE_KIND
-from espalier_kube.cluster import Object
+from espalier_kube.cluster import POD, Object
 from espalier_kube.objects import (
     container_security,
     deployment,
@@ -21,7 +21,7 @@ from espalier_kube.objects import (
 )
 from espalier_operator.plan.conditions import Conditions
 from espalier_operator.plan.facts import ModelServerFacts, ServerPod
-from espalier_operator.plan.outcome import Notice, Plan
+from espalier_operator.plan.outcome import Deletion, Notice, Plan
 from espalier_operator.plan.pods import KEY_DIR, TLS_DIR, with_overrides
 from espalier_operator.plan.quantity import parse_bytes
 from espalier_operator.settings import OperatorSettings
@@ -29,6 +29,9 @@ from espalier_operator.settings import OperatorSettings
 PORT = 8100
 GRACE_S = 15
 AWAY_TOLERATION_S = 30
+NODE_PATIENCE_S = 45.0
+"""A restarting agent adopts its processes; after this long its pods are given up."""
+RECHECK_S = 10.0
 LOAD_TRIES = 300
 """Start-up probes two seconds apart: a large model may take ten minutes to load."""
 
@@ -38,7 +41,20 @@ def plan(facts: ModelServerFacts, now: datetime, settings: OperatorSettings) -> 
     wished = _status(facts, now)
     return Plan(
         status=wished, children=children(facts.obj, facts.server, settings), has_credentials=True,
-        notices=_notices(facts.server.status, wished),
+        deletions=_buried(facts), notices=_notices(facts.server.status, wished),
+        recheck_s=RECHECK_S if any(pod.node_away_s is not None for pod in facts.pods) else None,
+    )
+
+
+def _buried(facts: ModelServerFacts) -> tuple[Deletion, ...]:
+    """Pods of nodes that have been away too long: nobody there would ever end them.
+
+    There is no fencing: an agent that comes back stops processes whose pod is gone.
+    """
+    return tuple(
+        Deletion(POD, pod.name, facts.server.metadata.namespace, pod.uid, grace_s=0)
+        for pod in facts.pods
+        if pod.node_away_s is not None and pod.node_away_s > NODE_PATIENCE_S
     )
 
 
@@ -171,7 +187,7 @@ def _endpoint(facts: ModelServerFacts, pod: ServerPod) -> ModelEndpoint:
 
 def _serves(facts: ModelServerFacts, pod: ServerPod) -> bool:
     """The doctor's verdict; before its first probe (it has just started) what stood in the status counts on."""
-    if pod.is_going or pod.node_is_away or not pod.ip:
+    if pod.is_going or pod.node_away_s is not None or not pod.ip:
         return False
     if pod.probe is not None:
         return pod.probe
@@ -186,7 +202,7 @@ def _missing(facts: ModelServerFacts, ready: int) -> str:
 def _why(pod: ServerPod) -> str:
     if pod.is_going:
         return "is being stopped"
-    if pod.node_is_away:
+    if pod.node_away_s is not None:
         return "its node is away"
     return pod.why or ("not probed yet" if pod.ip else "has no address yet")
 

@@ -1,0 +1,91 @@
+"""The only writer of children: server-side apply where a wish is new or changed, merge patch, delete by uid."""
+
+from __future__ import annotations
+
+import logging
+
+from espalier_api.names import SPEC_HASH
+from espalier_kit.clock import Clock
+from espalier_kit.digest import value_digest
+from espalier_kit.errors import Conflict
+from espalier_kube.cluster import DEPLOYMENT, GRADING_JOB, JOB, MODEL_SERVER, Cluster, Kind, Object
+from espalier_kube.objects import is_owned_by
+from espalier_operator.authority import Authority
+from espalier_operator.cache import Cache
+from espalier_operator.plan.outcome import Change, Deletion, Notice, Plan
+
+log = logging.getLogger(__name__)
+
+WATCHED: dict[str, Kind] = {kind.kind: kind for kind in (JOB, DEPLOYMENT, MODEL_SERVER)}
+REAPPLY_S = 300.0
+"""Children that we do not watch are applied again after so long, in case somebody changed them."""
+
+
+class Applier:
+    """Carries out a plan's children, changes and deletions; returns Events about what it did."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, authority: Authority, clock: Clock) -> None:
+        self._cluster, self._cache, self._authority, self._clock = cluster, cache, authority, clock
+        self._applied: dict[tuple[str, str, str], tuple[str, float]] = {}
+
+    async def carry_out(self, owner: Object, plan: Plan) -> tuple[Notice, ...]:
+        """In order: credentials, children, changes, deletions. Raises the first error; a later try goes on."""
+        told: list[Notice] = []
+        if plan.has_credentials:
+            await self._authority.ensure_server(owner)
+        for child in plan.children:
+            if await self._ensure(owner, child):
+                told.append(_about("ChildCreated", child["kind"], child["metadata"]["name"], "was created"))
+        for change in plan.changes:
+            await self._change(change)
+        for deletion in plan.deletions:
+            await self._delete(deletion)
+            if deletion.kind != GRADING_JOB:
+                told.append(_about("ChildDeleted", deletion.kind.kind, deletion.name, "was deleted"))
+        return tuple(told)
+
+    async def _ensure(self, owner: Object, child: Object) -> bool:
+        """Apply where needed; returns whether a watched child is new."""
+        kind = WATCHED.get(child["kind"])
+        digest = value_digest(child)[:16]
+        if kind is None:
+            await self._ensure_unwatched(child, digest)
+            return False
+        meta = child["metadata"]
+        live = self._cache.get(kind, meta["name"], meta["namespace"])
+        if live is not None and _is_current(live, digest):
+            return False
+        if live is not None and not is_owned_by(live, owner["metadata"]["uid"]):
+            raise Conflict(
+                f"{child['kind']} {meta['namespace']}/{meta['name']} exists and belongs to somebody else: rename or "
+                f"delete it", reason="NameTaken",
+            )
+        annotations = {**meta.get("annotations", {}), SPEC_HASH: digest}
+        self._cache.put(await self._cluster.apply({**child, "metadata": {**meta, "annotations": annotations}}))
+        return live is None
+
+    async def _ensure_unwatched(self, child: Object, digest: str) -> None:
+        meta = child["metadata"]
+        place = (child["kind"], meta["namespace"], meta["name"])
+        known, at = self._applied.get(place, ("", 0.0))
+        if known == digest and self._clock.monotonic() - at < REAPPLY_S:
+            return
+        await self._cluster.apply(child)
+        self._applied[place] = (digest, self._clock.monotonic())
+
+    async def _change(self, change: Change) -> None:
+        self._cache.put(await self._cluster.patch(change.kind, change.name, change.namespace, change.patch))
+
+    async def _delete(self, deletion: Deletion) -> None:
+        await self._cluster.delete(
+            deletion.kind, deletion.name, deletion.namespace, uid=deletion.uid, grace_s=deletion.grace_s
+        )
+        log.info("deleted", extra={"kind": deletion.kind.kind, "namespace": deletion.namespace, "obj": deletion.name})
+
+
+def _is_current(live: Object, digest: str) -> bool:
+    return (live["metadata"].get("annotations") or {}).get(SPEC_HASH) == digest
+
+
+def _about(reason: str, kind: str, name: str, what: str) -> Notice:
+    return Notice(reason, f"{kind} {name} {what}", key=f"{kind}/{name}")

@@ -1,0 +1,126 @@
+"""The node doctor's active signal: `GET /ready` on each model endpoint every 3 s; two failures withdraw it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+
+from espalier_kit.clock import Clock, wait_or_stop
+from espalier_operator.plan.modelserver import PORT
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 3.0
+TIMEOUT_S = 2.5
+FAILURES = 2
+"""Withdrawn after two failures: at most 2 x (3 + 2.5) s, and at once where the port refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One pod to be asked."""
+
+    uid: str
+    server: tuple[str, str]
+    """Namespace and name of the ModelServer, for whoever is told."""
+    ip: str
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of one pod."""
+
+    answers: bool
+    tokens_per_second: float | None = None
+    why: str = ""
+    failures: int = 0
+
+
+class Probe(Protocol):
+    """One question to one endpoint; returns tokens per second. Raises `OSError` or `ValueError` with the reason."""
+
+    async def __call__(self, target: Target) -> float | None: ...
+
+
+class Doctor:
+    """Asks all targets at once, each period. `on_change` gets the server whose pods changed their mind."""
+
+    def __init__(
+        self, probe: Probe, targets: Callable[[], Iterable[Target]], on_change: Callable[[tuple[str, str]], None],
+        clock: Clock,
+    ) -> None:
+        self._probe, self._targets, self._on_change, self._clock = probe, targets, on_change, clock
+        self._verdicts: dict[str, Verdict] = {}
+
+    def verdict(self, pod_uid: str) -> tuple[bool, float | None, str] | None:
+        """(answers, tokens per second, why not), or None before the first probe."""
+        known = self._verdicts.get(pod_uid)
+        return None if known is None else (known.answers, known.tokens_per_second, known.why)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ask until `stop`."""
+        while not await wait_or_stop(stop, PERIOD_S):
+            await self.visit()
+
+    async def visit(self) -> None:
+        """One round."""
+        targets = tuple(self._targets())
+        alive = {target.uid for target in targets}
+        self._verdicts = {uid: v for uid, v in self._verdicts.items() if uid in alive}
+        await asyncio.gather(*(self._ask(target) for target in targets))
+
+    async def _ask(self, target: Target) -> None:
+        before = self._verdicts.get(target.uid)
+        try:
+            rate, error = await self._probe(target), ""
+        except (OSError, ValueError) as failure:
+            rate, error = None, str(failure) or type(failure).__name__
+        after = judged(before, rate, error)
+        self._verdicts[target.uid] = after
+        if before is None or (before.answers, before.tokens_per_second) != (after.answers, after.tokens_per_second):
+            self._on_change(target.server)
+        if before is not None and before.answers != after.answers:
+            log.info("endpoint verdict", extra={"pod_ip": target.ip, "answers": after.answers, "why": after.why})
+
+
+def judged(before: Verdict | None, rate: float | None, error: str) -> Verdict:
+    """The next verdict: one success restores, the second failure in a row withdraws."""
+    if not error:
+        return Verdict(answers=True, tokens_per_second=rate)
+    failures = (before.failures if before is not None else 0) + 1
+    still = before is not None and before.answers and failures < FAILURES
+    return Verdict(answers=still, tokens_per_second=before.tokens_per_second if still and before else None, why=error,
+                   failures=failures)
+
+
+class HttpProbe:
+    """`GET /ready` over TLS, verifying the server's name under our authority, whatever address is dialled."""
+
+    def __init__(self, ca_pem: str) -> None:
+        context = ssl.create_default_context(cadata=ca_pem)
+        self._http = httpx.AsyncClient(verify=context, timeout=TIMEOUT_S, trust_env=False)
+
+    async def __call__(self, target: Target) -> float | None:
+        host = f"[{target.ip}]" if ":" in target.ip else target.ip
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                response = await self._http.get(
+                    f"https://{host}:{PORT}/ready", extensions={"sni_hostname": target.server_name}
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise OSError(f"/ready: {type(error).__name__} {error}".strip()) from error
+        if response.status_code != 200:
+            raise ValueError(f"/ready answers {response.status_code}")
+        rate = response.json().get("tokens_per_second")
+        return float(rate) if isinstance(rate, int | float) else None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()

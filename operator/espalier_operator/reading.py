@@ -1,0 +1,144 @@
+"""Pure readers: what one Kubernetes object says, as facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from espalier_api.gradingjob import GradingJob
+from espalier_api.meta import is_true
+from espalier_api.modelserver import ModelServer
+from espalier_api.names import METAL, NODE_KIND, OWNER_KIND, OWNER_NAME, SIMULATED
+from espalier_kube.cluster import Object
+from espalier_kube.objects import condition, has_condition, label_value, parse_time
+from espalier_operator.plan.conditions import TERMINAL
+from espalier_operator.plan.facts import LostPod, MacFacts, ServerPod, WorkerFacts
+from espalier_operator.plan.workers import WORKERS_HASH
+
+
+def grading_job(obj: Object) -> GradingJob:
+    """Parse; the API server has checked it against the CRD."""
+    return GradingJob.model_validate({key: obj[key] for key in ("metadata", "spec", "status") if key in obj})
+
+
+def model_server(obj: Object) -> ModelServer:
+    """Parse; the API server has checked it against the CRD."""
+    return ModelServer.model_validate({key: obj[key] for key in ("metadata", "spec", "status") if key in obj})
+
+
+def belongs(obj: Object, kind: str, name: str) -> bool:
+    """Whether the labels name that owner."""
+    labels = obj["metadata"].get("labels") or {}
+    return labels.get(OWNER_KIND) == kind and labels.get(OWNER_NAME) == label_value(name)
+
+
+def worker(job: Object) -> WorkerFacts:
+    """The worker Job."""
+    spec, status = job["spec"], job.get("status") or {}
+    failed = condition(job, "Failed")
+    failure = failed.get("message") or failed.get("reason") or "" if failed and failed["status"] == "True" else ""
+    return WorkerFacts(
+        name=job["metadata"]["name"],
+        uid=job["metadata"]["uid"],
+        workers_hash=(job["metadata"].get("annotations") or {}).get(WORKERS_HASH, ""),
+        suspended=bool(spec.get("suspend")),
+        replicas=int(spec.get("parallelism") or 0),
+        active=int(status.get("active") or 0),
+        is_finished=has_condition(job, "Complete") or has_condition(job, "Failed"),
+        failure=failure,
+    )
+
+
+def lost_pod(pod: Object) -> LostPod | None:
+    """A worker pod that failed, and why; None for others."""
+    status = pod.get("status") or {}
+    if status.get("phase") != "Failed":
+        return None
+    ended = [s["state"]["terminated"] for s in status.get("containerStatuses") or () if "terminated" in s["state"]]
+    codes = [f"{t.get('reason') or 'exit'} {t.get('exitCode')}" for t in ended if t.get("exitCode")]
+    why = ", ".join(codes) or status.get("reason") or status.get("message") or "phase Failed"
+    return LostPod(pod["metadata"]["uid"], pod["metadata"]["name"], why)
+
+
+def server_pod(
+    pod: Object, away: Mapping[str, float], verdict: tuple[bool, float | None, str] | None
+) -> ServerPod | None:
+    """A model server's pod; None once it has ended."""
+    meta, status = pod["metadata"], pod.get("status") or {}
+    if status.get("phase") in ("Failed", "Succeeded"):
+        return None
+    node = (pod.get("spec") or {}).get("nodeName") or ""
+    answers, rate, why = verdict or (None, None, "")
+    return ServerPod(
+        name=meta["name"], uid=meta["uid"], node=node, ip=status.get("podIP") or "",
+        is_going="deletionTimestamp" in meta, node_away_s=away.get(node), probe=answers, tokens_per_second=rate,
+        why=why or _waits(pod),
+    )
+
+
+def simulated_nodes(nodes: tuple[Object, ...]) -> frozenset[str]:
+    """Macs that another machine plays."""
+    return frozenset(n["metadata"]["name"] for n in nodes if _labels(n).get(SIMULATED) == "true")
+
+
+def away_nodes(nodes: tuple[Object, ...], now: datetime) -> dict[str, float]:
+    """Nodes whose agent is silent or unwell, and for how many seconds."""
+    return {n["metadata"]["name"]: _away_s(n, now) for n in nodes if not has_condition(n, "Ready")}
+
+
+def macs(nodes: tuple[Object, ...]) -> MacFacts:
+    """What the Macs can hold."""
+    ours = [n for n in nodes if _labels(n).get(NODE_KIND) == "mlx"]
+    able = [n for n in ours if has_condition(n, "Ready") and not (n.get("spec") or {}).get("unschedulable")]
+    capacity = sum(int((n["status"].get("allocatable") or {}).get(METAL, 0)) for n in able)
+    away = tuple(sorted(n["metadata"]["name"] for n in ours if n not in able))
+    return MacFacts(capacity, away)
+
+
+def node_essence(node: Object) -> object:
+    """What of a node concerns us; heartbeats change nothing of it."""
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    ready = condition(node, "Ready") or {}
+    labels = {key: value for key, value in _labels(node).items() if key.startswith("espalier.dev/")}
+    allocatable = (status.get("allocatable") or {}).get(METAL)
+    return ready.get("status"), bool(spec.get("unschedulable")), labels, allocatable
+
+
+def holder_label(server: Object) -> str:
+    """Who holds a Mac, for a person."""
+    meta = server["metadata"]
+    for ref in meta.get("ownerReferences") or ():
+        if ref["kind"] == "GradingJob":
+            return f"GradingJob {meta['namespace']}/{ref['name']}"
+    return f"ModelServer {meta['namespace']}/{meta['name']}"
+
+
+def is_out_of_contest(job: Object) -> bool:
+    """Whether a GradingJob cannot want Macs now: ended, paused, cancelled or being deleted."""
+    policy = job["spec"].get("runPolicy") or {}
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    ended = any(c["type"] in TERMINAL and c["status"] == "True" for c in conditions)
+    return bool(ended or policy.get("suspend") or policy.get("cancel") or "deletionTimestamp" in job["metadata"])
+
+
+def is_running_job(job: GradingJob) -> bool:
+    """Whether a GradingJob has begun and not ended."""
+    return job.status.start_time is not None and not any(is_true(job.status.conditions, t) for t in TERMINAL)
+
+
+def _away_s(node: Object, now: datetime) -> float:
+    since = parse_time((condition(node, "Ready") or {}).get("lastTransitionTime"))
+    return (now - since).total_seconds() if since is not None else 0.0
+
+
+def _waits(pod: Object) -> str:
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        waiting = (status.get("state") or {}).get("waiting")
+        if waiting:
+            return f"{waiting.get('reason', 'waiting')} {waiting.get('message', '')}".strip()
+    scheduled = condition(pod, "PodScheduled")
+    return str(scheduled.get("message", "")) if scheduled and scheduled["status"] == "False" else ""
+
+
+def _labels(obj: Object) -> dict[str, str]:
+    return obj["metadata"].get("labels") or {}

@@ -1,0 +1,122 @@
+"""One key at a time: observe, plan, apply, report."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from espalier_api.gradingjob import GradingJobStatus
+from espalier_kit.clock import Clock
+from espalier_kit.errors import Conflict, EspalierError, Permanent, Retryable
+from espalier_kube.cluster import CSR, Cluster, Object
+from espalier_kube.signing import decided
+from espalier_operator import approver
+from espalier_operator.apply import Applier
+from espalier_operator.cache import Cache
+from espalier_operator.observe import Observer
+from espalier_operator.plan import gradingjob, modelserver
+from espalier_operator.plan.conditions import Conditions, job_phase
+from espalier_operator.plan.outcome import Notice, Plan
+from espalier_operator.queue import Key
+from espalier_operator.report import Reporter
+from espalier_operator.settings import OperatorSettings
+from espalier_operator.work import Work
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reconciler:
+    """`reconcile` is idempotent and decides from what is, never from what happened."""
+
+    observer: Observer
+    applier: Applier
+    reporter: Reporter
+    work: Work
+    cluster: Cluster
+    cache: Cache
+    settings: OperatorSettings
+    clock: Clock
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one object closer to its wish; returns in how many seconds to look again, or None."""
+        match key.kind:
+            case "GradingJob":
+                return await self._grading_job(key)
+            case "ModelServer":
+                return await self._model_server(key)
+            case "CertificateSigningRequest":
+                await self._certificate(key)
+        return None
+
+    async def _grading_job(self, key: Key) -> float | None:
+        facts = await self.observer.grading_job(key.name, key.namespace)
+        await self._forget_others(key, facts.job.metadata.uid if facts is not None else "")
+        if facts is None:
+            return None
+        plan = gradingjob.plan(facts, self.clock.now(), self.settings)
+        wait = await self._carry_out(facts.obj, plan)
+        self.observer.told(facts)
+        return wait
+
+    async def _model_server(self, key: Key) -> float | None:
+        facts = await self.observer.model_server(key.name, key.namespace)
+        if facts is None:
+            return None
+        return await self._carry_out(facts.obj, modelserver.plan(facts, self.clock.now(), self.settings))
+
+    async def _carry_out(self, obj: Object, plan: Plan) -> float | None:
+        trouble: EspalierError | None = None
+        try:
+            told = await self.applier.carry_out(obj, plan)
+            plan = dataclasses.replace(plan, notices=(*told, *plan.notices))
+            for action in plan.work:
+                await self.work.perform(action)
+        except EspalierError as error:
+            trouble = error
+            plan = self._with_trouble(plan, error)
+        held_back = await self.reporter.report(obj, plan)
+        if trouble is not None:
+            raise trouble
+        return min((s for s in (held_back, plan.recheck_s) if s is not None), default=None)
+
+    def _with_trouble(self, plan: Plan, error: EspalierError) -> Plan:
+        """What no retry mends stands in the status, with the API server's own sentence."""
+        taken = isinstance(error, Conflict) and error.reason == "NameTaken"
+        if not (taken or isinstance(error, Permanent)):
+            return plan
+        reason = "NameTaken" if taken else "ChildRefused"
+        notice = Notice(reason, str(error), key="trouble", type="Warning")
+        if not isinstance(plan.status, GradingJobStatus):
+            return dataclasses.replace(plan, notices=(*plan.notices, notice))
+        status = plan.status
+        conditions = Conditions(status.conditions, self.clock.now(), status.observed_generation or 0)
+        conditions.set("Progressing", "False", reason, str(error))
+        result = conditions.result()
+        changed = status.model_copy(update={"conditions": result, "phase": job_phase(result)})
+        return dataclasses.replace(plan, status=changed, notices=(*plan.notices, notice))
+
+    async def _forget_others(self, key: Key, uid: str) -> None:
+        """Work of objects of that name that are gone."""
+        for view in self.work.views_named(key.namespace, key.name):
+            if view.uid != uid:
+                await self.work.forget(view.uid)
+                self.observer.forget(view.uid)
+                self.reporter.forget(view.uid)
+
+    async def _certificate(self, key: Key) -> None:
+        csr = self.cache.get(CSR, key.name)
+        if csr is None or not approver.is_ours(csr):
+            return
+        decision = approver.decide(csr, self.settings.node_addresses)
+        reason = "CertificateApproved" if decision.approve else "CertificateDenied"
+        verdict = decided(
+            csr, approve=decision.approve, reason=reason, message=decision.message, now=self.clock.now()
+        )
+        try:
+            self.cache.put(await self.cluster.replace(verdict, subresource="approval"))
+        except Conflict as error:
+            raise Retryable(f"{key}: decided by somebody else meanwhile") from error
+        log.info("certificate request", extra={"csr": key.name, "reason": reason, "why": decision.message})
+        if not decision.approve:
+            await self.reporter.tell(csr, Notice(reason, decision.message, key=key.name, type="Warning"))
