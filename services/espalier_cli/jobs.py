@@ -119,7 +119,7 @@ def status_line(job: Object) -> str:
     counts: Mapping[str, Any] = status.get("submissions") or {}
     parts = [str(status.get("phase") or "not yet seen by the operator")]
     if counts.get("total"):
-        finished = sum(counts.get(key, 0) for key in ("graded", "needsReview", "notGradable", "failed"))
+        finished = sum(counts.get(key, 0) for key in ("graded", "notGradable", "failed"))
         parts.append(f"{finished}/{counts['total']} submissions")
     if status.get("estimatedSecondsLeft"):
         parts.append(f"about {status['estimatedSecondsLeft']} s left")

@@ -1,0 +1,92 @@
+"""Explanations: the most specific thing first, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from espalier_api.names import OWNER_NAME
+from espalier_api.reasons import REASONS
+from espalier_cli.explain import Facts, explanation, gather
+from espalier_kube.cluster import EVENT, GRADING_JOB, JOB, POD
+from espalier_kube.fake import FakeCluster
+from espalier_kube.objects import metadata, typed
+
+
+def job(*conditions: tuple[str, str, str, str]) -> dict[str, Any]:
+    keys = ("type", "status", "reason", "message")
+    found = [dict(zip(keys, values, strict=True)) for values in conditions]
+    return {"metadata": {"name": "class", "namespace": "course"}, "status": {"phase": "X", "conditions": found}}
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    meta = {"name": "class-worker-0", "namespace": "course"}
+    return {"metadata": meta, "spec": {"nodeName": "linux-1"}, "status": status}
+
+
+def facts(found: dict[str, Any], *pods: dict[str, Any]) -> Facts:
+    return Facts(found, None, pods, ())
+
+
+WAITING = {"waiting": {"reason": "ErrImagePull", "message": "no"}}
+PULLING = {"phase": "Pending", "containerStatuses": [{"state": WAITING}]}
+UNSCHEDULED = {
+    "phase": "Pending",
+    "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "step"),
+    [
+        (facts(job()), "operator has not looked", "operator runs"),
+        (
+            facts(job(("Accepted", "False", "BundleRejected", "sums differ: 9 and 10"))),
+            "BundleRejected: sums differ: 9 and 10", REASONS["BundleRejected"].remedy,
+        ),
+        (
+            facts(job(("Progressing", "True", "WaitingForNodes", "held by other"))),
+            "held by other", REASONS["WaitingForNodes"].remedy,
+        ),
+        (facts(job(("Progressing", "True", "Starting", "")), pod(**PULLING)), "ErrImagePull no", "describe pod"),
+        (facts(job(("Progressing", "True", "Starting", "")), pod(**UNSCHEDULED)), "Unschedulable 0/3", "describe pod"),
+        (
+            facts(job(("Complete", "True", "Finished", "")), pod(**PULLING)), REASONS["Finished"].sentence,
+            "espalier report",
+        ),
+        (
+            facts(job(("Progressing", "True", "Running", "")), pod(phase="Running")), REASONS["Running"].sentence,
+            "Nothing to do",
+        ),
+        (
+            facts(job(("Progressing", "True", "Running", ""), ("Degraded", "True", "ModelServerDown", "mac-1"))),
+            "ModelServerDown: mac-1", REASONS["ModelServerDown"].remedy,
+        ),
+    ],
+    ids=["unseen", "refused", "waits for Macs", "image", "unscheduled", "complete", "running", "degraded"],
+)
+def test_sentence_and_next_step(given: Facts, said: str, step: str) -> None:
+    found = explanation(given)
+    assert said in found.sentence
+    assert step in found.next_step
+
+
+def test_evidence_lists_pods_with_restarts() -> None:
+    found = explanation(facts(job(), pod(phase="Running", containerStatuses=[{"restartCount": 2, "state": {}}])))
+    assert found.evidence == ("pod class-worker-0 on linux-1: Running, 2 restarts",)
+
+
+async def test_gathers_what_belongs_to_the_job() -> None:
+    cluster = FakeCluster()
+    made = await cluster.create(typed(GRADING_JOB, metadata("class", "course"), spec={}))
+    await cluster.create(typed(JOB, metadata("class-worker", "course"), spec={}))
+    for name, owner in (("class-worker-0", "class"), ("class-code-0", "class-code"), ("other-0", "other")):
+        await cluster.create(typed(POD, metadata(name, "course", labels={OWNER_NAME: owner}), spec={}))
+    for name, uid in (("e1", made["metadata"]["uid"]), ("e2", "somebody-else")):
+        fields = {"involvedObject": {"uid": uid}, "type": "Warning", "reason": "R", "message": "m"}
+        await cluster.create(typed(EVENT, metadata(name, "course"), **fields))
+    found = await gather(cluster, "class", "course")
+    assert {p["metadata"]["name"] for p in found.pods} == {"class-worker-0", "class-code-0"}
+    assert [e["metadata"]["name"] for e in found.warnings] == ["e1"]
+    assert found.worker_job is not None
