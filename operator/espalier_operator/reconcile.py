@@ -67,25 +67,27 @@ class Reconciler:
 
     async def _carry_out(self, obj: Object, plan: Plan) -> float | None:
         trouble: EspalierError | None = None
+        blame = "ChildRefused"
         try:
             told = await self.applier.carry_out(obj, plan)
             plan = dataclasses.replace(plan, notices=(*told, *plan.notices))
+            blame = "PlatformFault"
             for action in plan.work:
                 await self.work.perform(action)
         except EspalierError as error:
             trouble = error
-            plan = self._with_trouble(plan, error)
+            plan = self._with_trouble(plan, error, blame)
         held_back = await self.reporter.report(obj, plan)
         if trouble is not None:
             raise trouble
         return min((s for s in (held_back, plan.recheck_s) if s is not None), default=None)
 
-    def _with_trouble(self, plan: Plan, error: EspalierError) -> Plan:
+    def _with_trouble(self, plan: Plan, error: EspalierError, blame: str) -> Plan:
         """What no retry mends stands in the status, with the API server's own sentence."""
         taken = isinstance(error, Conflict) and error.reason == "NameTaken"
         if not (taken or isinstance(error, Permanent)):
             return plan
-        reason = "NameTaken" if taken else "ChildRefused"
+        reason = "NameTaken" if taken else blame
         notice = Notice(reason, str(error), key="trouble", type="Warning")
         if not isinstance(plan.status, GradingJobStatus):
             return dataclasses.replace(plan, notices=(*plan.notices, notice))

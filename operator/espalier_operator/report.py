@@ -33,6 +33,7 @@ class Reporter:
     def __init__(self, cluster: Cluster, cache: Cache, clock: Clock) -> None:
         self._cluster, self._cache, self._clock = cluster, cache, clock
         self._written: dict[str, float] = {}
+        self._writes: dict[str, int] = {}
 
     async def report(self, obj: Object, plan: Plan) -> float | None:
         """Write status and Events; returns in how many seconds a held-back progress write is due, or None."""
@@ -54,6 +55,12 @@ class Reporter:
     def forget(self, uid: str) -> None:
         """The object is gone."""
         self._written.pop(uid, None)
+        self._writes.pop(uid, None)
+
+    @property
+    def most_writes(self) -> int:
+        """The most status writes that one object has had from this process."""
+        return max(self._writes.values(), default=0)
 
     async def _status(self, obj: Object, wished: dict[str, Any]) -> float | None:
         current, uid = obj.get("status") or {}, obj["metadata"]["uid"]
@@ -70,6 +77,7 @@ class Reporter:
             return None
         self._cache.put(written)
         self._written[uid] = self._clock.monotonic()
+        self._writes[uid] = self._writes.get(uid, 0) + 1
         return None
 
     async def _create_or_count(self, obj: Object, notice: Notice, *, name: str, namespace: str) -> None:

@@ -28,7 +28,7 @@ class Durations:
 
 
 class Election:
-    """One candidate. `held` is true only while this process may write.
+    """One candidate. `held` is true only while this process may write; `took_over` says that somebody had it before.
 
     `supersedes` says of a holder's identity whether it is surely dead (an earlier process of this very container):
     its lease is then taken over at once.
@@ -45,6 +45,7 @@ class Election:
         self._supersedes = supersedes
         self._renewed_at: float | None = None
         self._seen: tuple[str, float] | None = None
+        self.took_over = False
         self.previous_holder = ""
 
     @property
@@ -114,7 +115,7 @@ class Election:
             return False
         lease["spec"] = self._record(transitions=(spec.get("leaseTransitions") or 0) + 1, acquired=None)
         await self._cluster.replace(lease)
-        self.previous_holder = holder
+        self.took_over, self.previous_holder = True, holder
         return True
 
     def _may_take(self, lease: Object, holder: str) -> bool:
