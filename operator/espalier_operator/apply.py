@@ -13,6 +13,7 @@ from espalier_kube.objects import is_owned_by
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
 from espalier_operator.plan.outcome import Change, Deletion, Notice, Plan
+from espalier_operator.watching import Intake
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,11 @@ REAPPLY_S = 300.0
 class Applier:
     """Carries out a plan's children, changes and deletions; returns Events about what it did."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, authority: Authority, clock: Clock) -> None:
-        self._cluster, self._cache, self._authority, self._clock = cluster, cache, authority, clock
+    def __init__(
+        self, cluster: Cluster, cache: Cache, intake: Intake, authority: Authority, clock: Clock
+    ) -> None:
+        self._cluster, self._cache, self._intake = cluster, cache, intake
+        self._authority, self._clock = authority, clock
         self._applied: dict[tuple[str, str, str], tuple[str, float]] = {}
 
     async def carry_out(self, owner: Object, plan: Plan) -> tuple[Notice, ...]:
@@ -61,7 +65,7 @@ class Applier:
                 f"delete it", reason="NameTaken",
             )
         annotations = {**meta.get("annotations", {}), SPEC_HASH: digest}
-        self._cache.put(await self._cluster.apply({**child, "metadata": {**meta, "annotations": annotations}}))
+        self._intake.written(await self._cluster.apply({**child, "metadata": {**meta, "annotations": annotations}}))
         return live is None
 
     async def _ensure_unwatched(self, child: Object, digest: str) -> None:
@@ -74,7 +78,7 @@ class Applier:
         self._applied[place] = (digest, self._clock.monotonic())
 
     async def _change(self, change: Change) -> None:
-        self._cache.put(await self._cluster.patch(change.kind, change.name, change.namespace, change.patch))
+        self._intake.written(await self._cluster.patch(change.kind, change.name, change.namespace, change.patch))
 
     async def _delete(self, deletion: Deletion) -> None:
         await self._cluster.delete(

@@ -91,7 +91,7 @@ class _Leader:
         self._cache, self._queue = Cache(), WorkQueue(clock=clock)
         self._intake = Intake(self._cache, self._queue.add, clock)
         self._authority = Authority(self._cluster, settings, clock)
-        self._reporter = Reporter(self._cluster, self._cache, clock)
+        self._reporter = Reporter(self._cluster, self._intake, clock)
         self._work: Work | None = None
         self.lag = LoopLag(clock)
 
@@ -147,9 +147,10 @@ class _Leader:
         if self._election.took_over:
             observer.took_over(f"{self._election.identity} after {self._election.previous_holder or 'one that left'}")
         reconciler = Reconciler(
-            observer=observer, applier=Applier(self._cluster, self._cache, self._authority, self._clock),
-            reporter=self._reporter, work=work, cluster=self._cluster, cache=self._cache, settings=settings,
-            clock=self._clock,
+            observer=observer,
+            applier=Applier(self._cluster, self._cache, self._intake, self._authority, self._clock),
+            reporter=self._reporter, work=work, cluster=self._cluster, cache=self._cache, intake=self._intake,
+            settings=settings, clock=self._clock,
         )
         watch = WatchLoop(self._intake.event, server=self._client.server, kubeconfig=settings.kubeconfig)
         watch.start()

@@ -20,6 +20,7 @@ from espalier_operator.plan.outcome import Notice, Plan
 from espalier_operator.queue import Key
 from espalier_operator.report import Reporter
 from espalier_operator.settings import OperatorSettings
+from espalier_operator.watching import Intake
 from espalier_operator.work import Work
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Reconciler:
     work: Work
     cluster: Cluster
     cache: Cache
+    intake: Intake
     settings: OperatorSettings
     clock: Clock
 
@@ -116,7 +118,7 @@ class Reconciler:
             csr, approve=decision.approve, reason=reason, message=decision.message, now=self.clock.now()
         )
         try:
-            self.cache.put(await self.cluster.replace(verdict, subresource="approval"))
+            self.intake.written(await self.cluster.replace(verdict, subresource="approval"))
         except Conflict as error:
             raise Retryable(f"{key}: decided by somebody else meanwhile") from error
         log.info("certificate request", extra={"csr": key.name, "reason": reason, "why": decision.message})

@@ -13,8 +13,8 @@ from espalier_kit.digest import sha256
 from espalier_kit.errors import Conflict, EspalierError, NotFound, Permanent
 from espalier_kube.cluster import EVENT, Cluster, Object
 from espalier_kube.objects import timestamp, typed
-from espalier_operator.cache import Cache
 from espalier_operator.plan.outcome import Notice, Plan
+from espalier_operator.watching import Intake
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ DEFAULT_NAMESPACE = "default"
 class Reporter:
     """Writes what a plan says about its object. Every reason must be in `espalier_api.reasons`."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, clock: Clock) -> None:
-        self._cluster, self._cache, self._clock = cluster, cache, clock
+    def __init__(self, cluster: Cluster, intake: Intake, clock: Clock) -> None:
+        self._cluster, self._intake, self._clock = cluster, intake, clock
         self._written: dict[str, float] = {}
         self._writes: dict[str, int] = {}
 
@@ -75,7 +75,7 @@ class Reporter:
             written = await self._cluster.apply(body, subresource="status")
         except NotFound:
             return None
-        self._cache.put(written)
+        self._intake.written(written)
         self._written[uid] = self._clock.monotonic()
         self._writes[uid] = self._writes.get(uid, 0) + 1
         return None

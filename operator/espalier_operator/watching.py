@@ -56,12 +56,11 @@ class Intake:
     def event(self, type_: str | None, obj: Object) -> None:
         """One change, as the watch tells it."""
         self._unseen.pop(_version(obj), None)
-        kind = next(s.kind for s in WATCHED if s.kind.kind == obj["kind"])
-        before = self._cache.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace") or "")
-        is_gone = type_ == "DELETED"
-        changed = self._cache.remove(obj) if is_gone else self._cache.put(obj)
-        if changed:
-            self._route(obj, before, is_gone=is_gone)
+        self._take(type_, obj)
+
+    def written(self, obj: Object) -> None:
+        """The answer to a write of our own: known at once, so that nothing is decided from before it."""
+        self._take("MODIFIED", obj)
 
     async def resync(self, cluster: Cluster) -> None:
         """List everything once. Raises what the lists raise."""
@@ -94,6 +93,14 @@ class Intake:
     def listed_s(self) -> float | None:
         """Seconds since the last complete list; None before the first."""
         return None if self.listed_at is None else self._clock.monotonic() - self.listed_at
+
+    def _take(self, type_: str | None, obj: Object) -> None:
+        kind = next(s.kind for s in WATCHED if s.kind.kind == obj["kind"])
+        before = self._cache.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace") or "")
+        is_gone = type_ == "DELETED"
+        changed = self._cache.remove(obj) if is_gone else self._cache.put(obj)
+        if changed:
+            self._route(obj, before, is_gone=is_gone)
 
     def _route(self, obj: Object, before: Object | None, *, is_gone: bool) -> None:
         for key in affected(obj, before, self._cache, is_gone=is_gone):
