@@ -24,6 +24,11 @@ BACKOFF = Backoff(first_s=0.3, longest_s=5.0)
 """Six tries last about eight seconds: longer than a coordinator's restart."""
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
+_FINAL: dict[int, type[Permanent]] = {401: Forbidden, 403: Forbidden, 404: NotFound}
+_RETRYABLE = frozenset({408, 429})
+_RETRYABLE_REASONS = frozenset({"DigestMismatch"})
+"""Other content arrived than its digest says: it was damaged on the way."""
+
 T = TypeVar("T")
 
 
@@ -156,21 +161,12 @@ class _Hashed:
 
 
 def _error(response: httpx.Response, body: bytes, path: str) -> EspalierError:
-    said = str(_json(body).get("detail") or f"HTTP {response.status_code}")
-    message = f"{path}: {said}"
-    match response.status_code:
-        case 404:
-            return NotFound(message, reason="NotFound")
-        case 401 | 403:
-            return Forbidden(message, reason="Forbidden")
-        case 422 | 507 | 429:
-            reasons = {422: "DigestMismatch", 507: "StorageFull", 429: "Overloaded"}
-            return Retryable(message, reason=reasons[response.status_code], after_s=_retry_after(response))
-        case code if code >= 500:
-            return Retryable(message)
-        case 413:
-            return Permanent(message, reason="TooLarge")
-    return Permanent(message, reason="Refused")
+    told = _json(body)
+    message = f"{path}: {told.get('message') or told.get('detail') or f'HTTP {response.status_code}'}"
+    reason = str(told.get("reason") or f"Http{response.status_code}")
+    if response.status_code in _RETRYABLE or response.status_code >= 500 or reason in _RETRYABLE_REASONS:
+        return Retryable(message, reason=reason, after_s=_retry_after(response))
+    return _FINAL.get(response.status_code, Permanent)(message, reason=reason)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -16,8 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from espalier_kit.errors import EspalierError
+from espalier_kit.digest import sha256
+from espalier_kit.errors import EspalierError, Forbidden, Retryable
 from espalier_kit.execution import TaskSpec
+from espalier_kit.retry import Backoff
+from espalier_rpc.artifacts import HttpArtifacts, web_client
 from espalier_rpc.client import CoordinatorClient, channel
 from espalier_rpc.views import JobRequest, JobView
 
@@ -181,6 +184,44 @@ async def test_terminated_worker_drains_and_its_successor_goes_on(programs: Prog
     job = await until(programs, lambda job: job.is_final)
     assert (job.counts.done, job.tallies["ended"], job.lost_leases) == (TOTAL, TOTAL, 0)
     assert len(diary.read_text().splitlines()) == TOTAL, "what ran was finished, what had not started was handed back"
+
+
+async def test_artifacts_of_the_namespace(programs: Programs) -> None:
+    task = TaskSpec(key="s", type="test.store", payload={"text": "kept"})
+    await submit(programs, JobRequest(uid="job-2", namespace="default", name="x", kind="GradingJob", tasks=(task,)))
+    await programs.start_worker()
+    job = await until(programs, lambda job: job.is_final)
+    outcome = job.outcome("s")
+    assert outcome is not None, job
+    assert outcome.value == {"sha256": sha256(b"kept"), "text": "kept"}
+
+
+async def test_a_coordinator_of_another_name_is_not_believed(programs: Programs) -> None:
+    await submit(programs, JobRequest(uid="job-2", namespace="default", name="x", kind="GradingJob", tasks=()))
+    ca_pem = (programs.folder / "tls" / "ca.crt").read_text()
+    address = f"127.0.0.1:{programs.grpc}"
+    client = CoordinatorClient(channel(address, ca_pem=ca_pem, server_name="somebody.else.svc", token=lambda: "x"))
+    with pytest.raises(Retryable):
+        await client.list()
+    await client.close()
+    async with web_client(f"https://127.0.0.1:{programs.web}", ca_pem=ca_pem) as http:
+        store = HttpArtifacts(
+            http, namespace="default", token=lambda: "x", server_name="somebody.else.svc", backoff=Backoff(0.01, 0.01)
+        )
+        with pytest.raises(Retryable, match="CERTIFICATE_VERIFY_FAILED"):
+            await store.put(b"secret")
+
+
+async def test_an_unknown_token_is_refused(programs: Programs) -> None:
+    await submit(programs, JobRequest(uid="job-2", namespace="default", name="x", kind="GradingJob", tasks=()))
+    ca_pem = (programs.folder / "tls" / "ca.crt").read_text()
+    client = CoordinatorClient(
+        channel(f"127.0.0.1:{programs.grpc}", ca_pem=ca_pem, server_name=NAME, token=lambda: "guessed")
+    )
+    with pytest.raises(Forbidden) as caught:
+        await client.list()
+    assert caught.value.reason == "Unauthenticated"
+    await client.close()
 
 
 async def test_health_readiness_and_metrics(programs: Programs, tmp_path: Path) -> None:
