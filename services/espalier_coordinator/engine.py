@@ -11,12 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from espalier_coordinator.checks import check_tasks
+from espalier_coordinator.core import Commit, Effects, Limits
 from espalier_coordinator.messages import Close, Hello, Lease, Report, Welcome
-from espalier_coordinator.model import Job, NewTask
+from espalier_coordinator.model import Event, Job, NewTask, TaskRecord
+from espalier_coordinator.recovery import Recovery
+from espalier_coordinator.results import is_held_by
 from espalier_coordinator.scheduling import Profile
 from espalier_coordinator.state import JobEntry, WorkerEntry
 from espalier_coordinator.store import DropJob, PutJob, PutTasks, PutWorker, Snapshot
-from espalier_coordinator.transitions import Commit, Effects, Limits, Transitions, check_tasks, is_held_by, profile_of
 from espalier_kit.errors import Forbidden, NotFound, Permanent
 from espalier_kit.execution import ModelEndpoint, TaskState
 
@@ -26,7 +29,7 @@ MAX_WANTS = 10_000
 """More wishes than this are not remembered: a worker asks again."""
 
 
-class Engine(Transitions):
+class Engine(Recovery):
     """The commands. Each returns what has to be done now; commits are answered with `committed`."""
 
     # ------------------------------------------------------------ jobs
@@ -65,16 +68,17 @@ class Engine(Transitions):
         known = self.jobs.get(job.uid)
         if known and known.job.namespace != job.namespace:
             raise Forbidden(f"job {job.uid} belongs to another namespace", reason="Forbidden")
-        if known and known.job.cancelled:
-            return self._flush()
         keys = known.tasks if known else {}
         check_tasks(tasks, keys)
+        if known and known.job.cancelled:
+            return self._flush()
         records = self._records(job.uid, (t for t in tasks if t.key not in keys))
         if known is None:
             job = replace(job, submitted_at=self._clock.now().timestamp(), has_endpoints=bool(endpoints))
-            self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, job, records, endpoints))
-        elif records or (endpoints is not None and endpoints != known.endpoints):
-            job = replace(known.job, finished_at=0.0 if records else known.job.finished_at)
+        else:
+            job = replace(known.job, has_endpoints=known.job.has_endpoints or bool(endpoints),
+                          finished_at=0.0 if records else known.job.finished_at)
+        if known is None or records or endpoints:
             self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, job, records, endpoints))
         return self._flush()
 
@@ -125,13 +129,13 @@ class Engine(Transitions):
         """A worker introduces itself, the first time or again. What it holds and is still valid, it keeps."""
         worker = self.workers.get(hello.key)
         if worker is None:
-            worker = WorkerEntry(hello.key, profile_of(hello), hello.capacity, session, 0.0)
+            worker = WorkerEntry(hello.key, _profile_of(hello), hello.capacity, session, 0.0)
             self.workers[worker.key] = worker
             self._commit([PutWorker(worker.key)], partial(self._registered, worker))
         elif worker.session is not None:
             del self._sessions[worker.session]
             self._send(worker.session, Close("another session says it is this worker"))
-        worker.profile, worker.capacity, worker.session = profile_of(hello), max(1, hello.capacity), session
+        worker.profile, worker.capacity, worker.session = _profile_of(hello), max(1, hello.capacity), session
         worker.wants, worker.is_awaited, worker.is_draining = 0, False, False
         worker.contexts.clear()
         self._sessions[session] = worker
@@ -192,6 +196,7 @@ class Engine(Transitions):
         for worker in [w for w in self.workers.values() if w.expires_at <= now]:
             self._expire(worker)
         self._resolve_doubt()
+        self._trim_deadlines()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, task_id, number = heapq.heappop(self._deadlines)
             self._overdue(task_id, number)
@@ -226,3 +231,51 @@ class Engine(Transitions):
             raise Permanent("say Hello first: this session belongs to no worker", reason="NoHello")
         self._renew(worker)
         return worker
+
+    # ------------------------------------------------------------ once it is on disk
+
+    def _submitted(
+        self, job: Job, records: tuple[TaskRecord, ...], endpoints: tuple[ModelEndpoint, ...] | None
+    ) -> None:
+        known = self.jobs.get(job.uid)
+        if known is not None:  # steered meanwhile, or submitted twice at once
+            job = replace(known.job, finished_at=job.finished_at, has_endpoints=job.has_endpoints)
+        entry = self._add_job(job)
+        self._steer(entry)
+        if endpoints:
+            self._set_endpoints(entry, endpoints)
+        self._add_tasks(entry, records)
+        self._check_finished(entry)
+        self._out.changed.add(job.uid)
+
+    def _updated(self, job: Job) -> None:
+        entry = self.jobs.get(job.uid)
+        if entry is None:
+            return
+        was_cancelled = entry.job.cancelled
+        entry.job = replace(job, finished_at=entry.job.finished_at)
+        self._steer(entry)
+        if job.cancelled and not was_cancelled:
+            self._cancel_job(entry)
+        self._out.changed.add(job.uid)
+
+    def _cancel_job(self, entry: JobEntry) -> None:
+        self.ready.forget(entry.job.uid)
+        entry.graph.close()
+        until = self._clock.monotonic() + self._limits.cancel_grace_s
+        for task in entry.tasks.values():
+            if task.lease:
+                self._cancel_lease(task)
+                task.lease = replace(task.lease, deadline_at=until)
+                heapq.heappush(self._deadlines, (until, task.record.id, task.lease.number))
+            elif not task.is_final and not task.is_settling:
+                entry.move(task, Event.CANCELLED)
+        self._check_finished(entry)
+
+    def _registered(self, worker: WorkerEntry) -> None:
+        worker.is_registered = True
+
+
+def _profile_of(hello: Hello) -> Profile:
+    """What a worker may run."""
+    return Profile(hello.namespace, hello.job_uid, hello.types, hello.tags)

@@ -63,13 +63,25 @@ FROM tasks t LEFT JOIN results r ON r.task_id = t.id ORDER BY t.sequence
 class SqliteStore:
     """One database file. The process that opens it holds it alone: a second one is refused."""
 
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    def __init__(self, path: Path, *, wait_s: float = 5.0, max_bytes: int | None = None) -> None:
+        """Waits `wait_s` seconds for a former process to let go; `max_bytes` is where the database refuses to grow."""
         with _translated():
-            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "temp_store=MEMORY"):
-                self._db.execute(f"PRAGMA {pragma}").fetchall()
-            self._db.executescript(_SCHEMA)
-            self._check_version(path)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_s)
+        try:
+            with _translated():
+                self._prepare(path, max_bytes)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: Path, max_bytes: int | None) -> None:
+        for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "temp_store=MEMORY"):
+            self._db.execute(f"PRAGMA {pragma}").fetchall()
+        if max_bytes is not None:
+            (page_bytes,) = self._db.execute("PRAGMA page_size").fetchone()
+            self._db.execute(f"PRAGMA max_page_count={max_bytes // page_bytes}").fetchall()
+        self._db.executescript(_SCHEMA)
+        self._check_version(path)
 
     def _check_version(self, path: Path) -> None:
         self._db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (SCHEMA_VERSION,))

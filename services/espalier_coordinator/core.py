@@ -1,0 +1,240 @@
+"""The engine's memory, what it asks of the world, and the steps that every transition is made of. No I/O."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from espalier_coordinator.messages import Ack, Cancel, Drain, JobContext, Lease, Message
+from espalier_coordinator.model import Attempt, Ending, Event, Job, NewTask, TaskRecord, record_of
+from espalier_coordinator.scheduling import Lane, Profile, ReadyTasks
+from espalier_coordinator.state import MAX_OUTCOMES, JobEntry, Statistics, TaskEntry, WorkerEntry
+from espalier_coordinator.store import DropWorker, PutJob, Write
+from espalier_kit.clock import Clock
+from espalier_kit.execution import ModelEndpoint, TaskState
+from espalier_kit.retry import Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds."""
+
+    lease_s: float = 30.0
+    heartbeat_s: float = 5.0
+    timeout_grace_s: float = 30.0
+    """The worker ends an attempt at its timeout; the coordinator only when the worker did not, this much later."""
+    cancel_grace_s: float = 30.0
+    backoff: Backoff = field(default_factory=Backoff)
+
+    @property
+    def reconnect_s(self) -> float:
+        """How long a worker whose stream broke may take to come back: a closed stream is news, silence is not."""
+        return self.lease_s / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Writes that belong together; answer with `committed([ticket])` once they are on disk."""
+
+    ticket: int
+    writes: tuple[Write, ...]
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the shell has to do now."""
+
+    messages: list[tuple[int, Message]] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    """Jobs whose view changed."""
+
+
+class Core:
+    """The memory and its small steps. Times come from `clock`, jitter from `rng`."""
+
+    def __init__(self, clock: Clock, rng: random.Random, *, epoch: str, limits: Limits | None = None) -> None:
+        self.epoch = epoch
+        self.statistics = Statistics()
+        self.jobs: dict[str, JobEntry] = {}
+        self.workers: dict[str, WorkerEntry] = {}
+        self.ready = ReadyTasks()
+        self._clock = clock
+        self._rng = rng
+        self._limits = limits or Limits()
+        self._tasks: dict[str, TaskEntry] = {}
+        self._sessions: dict[int, WorkerEntry] = {}
+        self._in_doubt: set[str] = set()
+        self._is_someone_missing = False
+        self._retries: list[tuple[float, str]] = []
+        self._deadlines: list[tuple[float, str, int]] = []
+        self._sequence = 0
+        self._ticket = 0
+        self._applies: dict[int, Callable[[], None] | None] = {}
+        self._out = Effects()
+
+    # ------------------------------------------------------------ effects
+
+    def _commit(self, writes: Sequence[Write], apply: Callable[[], None] | None) -> None:
+        self._ticket += 1
+        self._applies[self._ticket] = apply
+        self._out.commits.append(Commit(self._ticket, tuple(writes)))
+
+    def _send(self, session: int | None, message: Message) -> None:
+        if session is not None:
+            self._out.messages.append((session, message))
+
+    def _ack(self, worker_key: str, lease: Lease) -> None:
+        if worker := self.workers.get(worker_key):
+            self._send(worker.session, Ack((lease,)))
+
+    # ------------------------------------------------------------ jobs
+
+    def _add_job(self, job: Job) -> JobEntry:
+        entry = self.jobs.setdefault(job.uid, JobEntry(job))
+        entry.job = job
+        return entry
+
+    def _steer(self, entry: JobEntry) -> None:
+        self.ready.steer(entry.job.uid, priority=entry.job.priority, is_held=entry.is_held)
+
+    def _set_endpoints(self, entry: JobEntry, endpoints: tuple[ModelEndpoint, ...]) -> None:
+        if entry.endpoints_version and entry.endpoints == endpoints:
+            return
+        entry.endpoints, entry.endpoints_due_at = endpoints, None
+        entry.endpoints_version += 1
+        self._steer(entry)
+        for worker in self.workers.values():
+            if entry.job.uid in worker.contexts:
+                self._send_context(worker, entry)
+
+    def _send_context(self, worker: WorkerEntry, entry: JobEntry) -> None:
+        if entry.endpoints_version and worker.contexts.get(entry.job.uid) != entry.endpoints_version:
+            worker.contexts[entry.job.uid] = entry.endpoints_version
+            self._send(worker.session, JobContext(entry.job.uid, entry.endpoints))
+
+    def _check_finished(self, entry: JobEntry) -> None:
+        if not entry.is_finished:
+            return
+        if not entry.job.finished_at:
+            entry.job = replace(entry.job, finished_at=self._clock.now().timestamp())
+            self._commit([PutJob(entry.job)], None)
+        self._drain(entry.job.uid, "the job has ended")
+
+    def _drain(self, job_uid: str, reason: str) -> None:
+        """Tell the workers that serve only this job to leave."""
+        for worker in self.workers.values():
+            if worker.profile.job_uid == job_uid and not worker.is_draining and worker.session is not None:
+                worker.is_draining = True
+                self._send(worker.session, Drain(reason))
+
+    # ------------------------------------------------------------ tasks
+
+    def _records(self, job_uid: str, tasks: Iterable[NewTask]) -> tuple[TaskRecord, ...]:
+        records = []
+        for task in tasks:
+            self._sequence += 1
+            records.append(record_of(job_uid, task, self._sequence))
+        return tuple(records)
+
+    def _add_task(self, entry: JobEntry, record: TaskRecord) -> TaskEntry:
+        lane = Lane(entry.job.namespace, entry.job.uid, record.type, frozenset(record.tags))
+        task = TaskEntry(record, lane)
+        self._tasks[record.id] = task
+        entry.enter(task)
+        return task
+
+    def _add_tasks(self, entry: JobEntry, records: Iterable[TaskRecord]) -> None:
+        """Tasks that were just committed; keys that exist are left as they are, as on disk."""
+        new = {r.key: self._add_task(entry, r) for r in records if r.key not in entry.tasks}
+        if entry.job.cancelled:
+            for task in new.values():
+                entry.move(task, Event.CANCELLED)
+            return
+
+        def final_state(key: str) -> TaskState | None:
+            known = entry.tasks.get(key)
+            return known.state if known and known.is_final else None
+
+        ready, skipped = entry.graph.add([(k, t.record.depends_on) for k, t in new.items()], final_state)
+        for key in skipped:
+            more_ready, more_skipped = entry.graph.finish(key, TaskState.SKIPPED)
+            self._follow(entry, more_ready, [key, *more_skipped])
+        self._follow(entry, ready, [])
+
+    def _follow(self, entry: JobEntry, ready: Iterable[str], skipped: Iterable[str]) -> None:
+        """Carry out what the graph found."""
+        for key in skipped:
+            task = entry.tasks[key]
+            entry.move(task, Event.SKIPPED)
+            task.ending = Ending(TaskState.SKIPPED, 0, "DependencyFailed", "a task that it needs did not succeed")
+            self.statistics.ended[TaskState.SKIPPED] += 1
+        for key in ready:
+            task = entry.tasks[key]
+            entry.move(task, Event.UNBLOCKED)
+            self._enqueue(task)
+
+    def _enqueue(self, task: TaskEntry) -> None:
+        self.ready.put(task.lane, task.record.sequence, task.record.id)
+
+    def _lease(self, worker: WorkerEntry, task: TaskEntry, number: int) -> None:
+        """The backstop allows twice the timeout: a task that was fetched ahead starts when the one before it ended."""
+        entry = self.jobs[task.record.job_uid]
+        deadline_at = self._clock.monotonic() + 2 * entry.timeout_s_of(task) + self._limits.timeout_grace_s
+        heapq.heappush(self._deadlines, (deadline_at, task.record.id, number))
+        entry.move(task, Event.GRANTED)
+        task.lease = Attempt(number, worker.key, deadline_at)
+        worker.leases[task.record.id] = task
+        worker.contexts.setdefault(entry.job.uid, 0)
+        self._out.changed.add(entry.job.uid)
+
+    def _release(self, task: TaskEntry) -> None:
+        """Nobody holds it any more."""
+        if task.lease and (worker := self.workers.get(task.lease.worker)):
+            worker.leases.pop(task.record.id, None)
+        task.lease = None
+
+    def _cancel_lease(self, task: TaskEntry) -> None:
+        assert task.lease is not None
+        if worker := self.workers.get(task.lease.worker):
+            self._send(worker.session, Cancel((Lease(task.record.id, task.lease.number),)))
+
+    def _return(self, task: TaskEntry, delay_s: float = 0.0) -> None:
+        """Back to the ready tasks, now or after `delay_s` seconds."""
+        entry = self.jobs[task.record.job_uid]
+        self._release(task)
+        entry.move(task, Event.RETURNED)
+        self._out.changed.add(entry.job.uid)
+        if entry.job.cancelled:
+            entry.move(task, Event.CANCELLED)
+            self._check_finished(entry)
+        elif delay_s:
+            heapq.heappush(self._retries, (self._clock.monotonic() + delay_s, task.record.id))
+        else:
+            self._enqueue(task)
+
+    def _remember(self, entry: JobEntry, task: TaskEntry) -> None:
+        """What the job's view shows of an ended task. Call before the graph forgets who waits for it."""
+        assert task.ending is not None
+        for name, value in task.ending.tallies.items():
+            entry.tallies[name] = entry.tallies.get(name, 0.0) + value
+        if task.state is TaskState.FAILED and len(entry.failed) < MAX_OUTCOMES:
+            entry.failed.append(task)
+        elif task.state is not TaskState.FAILED and not entry.graph.has_waiting(task.record.key):
+            entry.leaves.append(task)
+
+    # ------------------------------------------------------------ workers
+
+    def _renew(self, worker: WorkerEntry) -> None:
+        worker.expires_at = self._clock.monotonic() + self._limits.lease_s
+
+    def _remove(self, worker: WorkerEntry) -> None:
+        """Forget a worker without live leases: a restart need not wait for it."""
+        del self.workers[worker.key]
+        self._commit([DropWorker(worker.key)], None)
+
+    def _mark_workers_changed(self, profile: Profile) -> None:
+        uids = [profile.job_uid] if profile.job_uid in self.jobs else self.jobs
+        self._out.changed.update(uid for uid in uids if not self.jobs[uid].job.finished_at)

@@ -1,0 +1,131 @@
+"""How attempts end: results, faults, retries; each takes effect when it is on disk. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from espalier_coordinator.checks import problem_of
+from espalier_coordinator.core import Core
+from espalier_coordinator.messages import Lease, Report, Verdict
+from espalier_coordinator.model import ENDED_BY, Ending, NewTask, Spent, TaskRecord
+from espalier_coordinator.state import TaskEntry, WorkerEntry
+from espalier_coordinator.store import PutEnding, PutSpent, PutTasks, Write
+from espalier_kit.execution import TaskState
+
+PLATFORM_FAULT = "PlatformFault"
+
+
+class Results(Core):
+    """From a report, or the lack of one, to the end of an attempt or of its task."""
+
+    def _report(self, worker: WorkerEntry, report: Report) -> None:
+        task = self._tasks.get(report.lease.task_id)
+        if task is None or task.is_final:
+            self.statistics.duplicates += 1
+            self._ack(worker.key, report.lease)
+        elif task.is_settling:
+            self.statistics.duplicates += 1
+            task.waiting_acks.append((worker.key, report.lease))
+        elif not is_held_by(task, worker, report.lease):
+            self.statistics.fenced += 1
+            self._ack(worker.key, report.lease)
+        else:
+            task.waiting_acks.append((worker.key, report.lease))
+            self._accept(task, report)
+
+    def _accept(self, task: TaskEntry, report: Report) -> None:
+        entry = self.jobs[task.record.job_uid]
+        problem = problem_of(report, entry.tasks)
+        if problem is not None:
+            self._fail_attempt(task, problem.reason, str(problem))
+        elif report.verdict is Verdict.PLATFORM_FAULT:
+            self._fail_attempt(task, report.reason, report.message)
+        elif report.verdict is Verdict.CANCELLED and not entry.job.cancelled:
+            self._close_attempt(task, replace(task.spent, attempt=task.spent.attempt + 1))
+        else:
+            self._end(task, self._ending(task, report), report.children)
+
+    def _ending(self, task: TaskEntry, report: Report) -> Ending:
+        state = {Verdict.DONE: TaskState.DONE, Verdict.CANCELLED: TaskState.CANCELLED}.get(
+            report.verdict, TaskState.FAILED
+        )
+        assert task.lease is not None
+        return Ending(
+            state, task.spent.faults + 1, report.reason, report.message, report.value, report.tallies,
+            task.lease.worker, report.execution_s, self._clock.now().timestamp(),
+        )
+
+    def _fail_attempt(self, task: TaskEntry, reason: str, message: str, *, is_lost: bool = False) -> None:
+        """A fault of the platform: try again later, or fail for good once the retries are spent."""
+        entry = self.jobs[task.record.job_uid]
+        assert task.lease is not None
+        before = task.spent
+        spent = Spent(task.lease.number, before.faults + 1, before.lost + is_lost)
+        if is_lost:
+            entry.lost_leases += 1
+            self.statistics.lost_leases += 1
+        if entry.job.cancelled or spent.faults > entry.retries_of(task):
+            state = TaskState.CANCELLED if entry.job.cancelled else TaskState.FAILED
+            cause = f"{reason}: {message}" if reason and reason != PLATFORM_FAULT else message
+            ending = Ending(state, spent.faults, PLATFORM_FAULT, cause, worker=task.lease.worker,
+                            finished_at=self._clock.now().timestamp())
+            self._end(task, ending, spent=spent)
+            return
+        self.statistics.retries += 1
+        self._close_attempt(task, spent, self._limits.backoff.delay_s(spent.faults, self._rng))
+
+    def _close_attempt(self, task: TaskEntry, spent: Spent, delay_s: float = 0.0) -> None:
+        """Write that this attempt's number is used up, then queue the task again."""
+        task.is_settling = True
+        self._commit([PutSpent(task.record.id, spent)], partial(self._attempt_closed, task, spent, delay_s))
+
+    def _attempt_closed(self, task: TaskEntry, spent: Spent, delay_s: float) -> None:
+        self._settled(task)
+        if self._tasks.get(task.record.id) is task:
+            task.spent = spent
+            self._return(task, delay_s)
+
+    def _end(
+        self, task: TaskEntry, ending: Ending, children: Sequence[NewTask] = (), *, spent: Spent | None = None
+    ) -> None:
+        """Write the result and the tasks it submits, in one commit."""
+        task.is_settling = True
+        job_uid = task.record.job_uid
+        known = self.jobs[job_uid].tasks
+        records = self._records(job_uid, (c for c in children if c.key not in known))
+        writes: list[Write] = [PutEnding(task.record.id, job_uid, ending)]
+        if records:
+            writes.insert(0, PutTasks(records))
+        if spent is not None:
+            task.spent = spent
+            writes.append(PutSpent(task.record.id, spent))
+        self._commit(writes, partial(self._ended, task, ending, records))
+
+    def _ended(self, task: TaskEntry, ending: Ending, children: tuple[TaskRecord, ...]) -> None:
+        self._settled(task)
+        if self._tasks.get(task.record.id) is not task:
+            return
+        entry = self.jobs[task.record.job_uid]
+        self._release(task)
+        entry.move(task, ENDED_BY[ending.state])
+        task.ending = ending
+        self.statistics.accepted += 1
+        self.statistics.ended[ending.state] += 1
+        self._add_tasks(entry, children)
+        self._remember(entry, task)
+        self._follow(entry, *entry.graph.finish(task.record.key, ending.state))
+        self._check_finished(entry)
+        self._out.changed.add(entry.job.uid)
+
+    def _settled(self, task: TaskEntry) -> None:
+        task.is_settling = False
+        for worker_key, lease in task.waiting_acks:
+            self._ack(worker_key, lease)
+        task.waiting_acks.clear()
+
+
+def is_held_by(task: TaskEntry, worker: WorkerEntry, lease: Lease) -> bool:
+    """Whether this very attempt is leased to this very worker."""
+    return task.lease is not None and task.lease.worker == worker.key and task.lease.number == lease.attempt
