@@ -86,15 +86,13 @@ def ask_about(bundle: Bundle, prepared: Prepared, *, judge: Judge, fence: str) -
 def system_message(bundle: Bundle, judge: Judge) -> str:
     """The shared rubric; no student's word in it."""
     template = Template(files("espalier_grading").joinpath(f"prompts/{judge}.txt").read_text(encoding="utf-8"))
-    example: dict[str, Any] = {"1": {"q": "exact words", "c": "1", "v": "PARTIAL"}}
-    if judge == "feedback":
-        example["comment"] = "…"
+    shape = '"1": {"q": QUOTE, "c": CELL, "v": LEVEL}, …' + (', "comment": COMMENT' if judge == "feedback" else "")
     return template.substitute(
         subject=bundle.assignment.subject,
         quote=bundle.assignment.judging.quote_characters,
         fence=FENCE_WORD,
         criteria="\n".join(_criterion_text(number, c) for number, c in enumerate(bundle.criteria(judge), 1)),
-        example=json.dumps(example, ensure_ascii=False),
+        shape="{" + shape + "}",
     ).strip()
 
 
@@ -104,6 +102,7 @@ def user_message(texts: Mapping[tuple[int, str], str], *, fence: str) -> str:
     parts = [f"Judge criteria {', '.join(map(str, numbers))}."]
     for (number, label), text in texts.items():
         parts.append(f"<{FENCE_WORD}-{fence} criterion {number} cell {label}>\n{text}\n</{FENCE_WORD}-{fence}>")
+    parts.append(f"Copy each q word for word from between the {FENCE_WORD} marks.")
     return "\n".join(parts)
 
 
