@@ -43,7 +43,8 @@ class Server:
             if status == 0:
                 raise httpx.ConnectError("refused")
             reason = "DigestMismatch" if status == 422 else "Why"
-            return httpx.Response(status, json={"message": "the reason", "reason": reason}, headers={"retry-after": "7"})
+            said = {"message": "the reason", "reason": reason}
+            return httpx.Response(status, json=said, headers={"retry-after": "7"})
         *_, last = request.url.path.split("/")
         if request.method == "PUT":
             self.stored[sha256(body)] = body
