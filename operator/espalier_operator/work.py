@@ -75,8 +75,8 @@ class Work:
         except NotFound:
             self._views.pop(action.uid, None)
             raise Retryable(f"the coordinator does not know job {action.uid}; it is handed over again") from None
-        except Retryable:
-            self._lost()
+        except Retryable as error:
+            self._lost(str(error))
             raise
         self._take(view)
         if action.endpoints is not None:
@@ -103,8 +103,7 @@ class Work:
             try:
                 await self._follow()
             except EspalierError as error:
-                self._lost()
-                log.warning("coordinator away", extra={"error": str(error), "away_s": round(self.away_s or 0, 1)})
+                self._lost(str(error))
             await wait_or_stop(stop, RECONNECT_S)
 
     async def _follow(self) -> None:
@@ -124,13 +123,15 @@ class Work:
             self._views[view.uid] = view
             self._on_view(view)
 
-    def _lost(self) -> None:
+    def _lost(self, why: str) -> None:
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
+            log.warning("coordinator away", extra={"error": why})
             self._on_away()
 
     def _found(self) -> None:
         first, self.is_synced = not self.is_synced, True
         if self._away_since is not None or first:
+            log.info("coordinator answers", extra={"away_s": round(self.away_s or 0.0, 1)})
             self._away_since = None
             self._on_away()

@@ -142,8 +142,8 @@ class World:
         """What `Work.run` does when it connects."""
         try:
             listed = await self.coordinator.list()
-        except EspalierError:
-            self.work._lost()
+        except EspalierError as error:
+            self.work._lost(str(error))
             return
         for view in listed.jobs:
             self.work._take(view)

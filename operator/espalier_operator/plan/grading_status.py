@@ -28,7 +28,7 @@ def going_on(
     """The status of a job that has not ended."""
     away = _is_away(facts)
     conditions = Conditions(facts.job.status.conditions, now, facts.job.metadata.generation)
-    if away and reason != "SuspendedByUser":
+    if away and progressing == "True":
         said = f"the coordinator has not answered for {int((facts.coordinator.away_s or 0) // 10) * 10} s or more"
         conditions.set("Progressing", "Unknown", "CoordinatorUnavailable", said)
     else:
@@ -130,7 +130,7 @@ def _acute(facts: GradingJobFacts, now: datetime) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if view is not None and view.state == "running":
         found += [("ModelServerDown", clause) for clause in servers_down(facts)]
-    if _is_away(facts):
+    if _is_away(facts) and not facts.job.spec.run_policy.suspend:
         found.append(("CoordinatorUnavailable", "the coordinator does not answer"))
     elif view is not None and view.state == "running" and started is not None:
         waited = (now - started).total_seconds() > WORKER_START_S
