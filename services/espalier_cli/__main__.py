@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from espalier_cli import jobs, local
+from espalier_cli.demo import demo
 from espalier_cli.explain import explain
 from espalier_cli.grade import grade
 from espalier_cli.push import push
@@ -24,6 +25,7 @@ app.command()(push)
 app.command()(grade)
 app.command()(explain)
 app.command()(report)
+app.command()(demo)
 
 
 def _show_version(is_wanted: bool) -> None:
