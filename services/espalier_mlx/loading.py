@@ -54,7 +54,7 @@ def load_model(name: str, source: str) -> LoadedModel:
     elif (path := _resolve(source)).is_dir():
         network, codec, context = _folder(path, is_dense=is_dense)
     else:
-        network, codec, context = _gguf(path, is_dense=is_dense)
+        network, codec, context = load_gguf(path, is_dense=is_dense)
     network.eval()
     mx.eval(network.parameters())
     vocabulary = int(network(mx.array([[0]])).shape[-1])
@@ -105,7 +105,8 @@ def _random(source: str) -> tuple[nn.Module, Codec, int]:
     return network, _codec(wrapped, end), tiny.CONTEXT
 
 
-def _gguf(path: Path, *, is_dense: bool) -> tuple[nn.Module, Codec, int]:
+def load_gguf(path: Path, *, is_dense: bool) -> tuple[nn.Module, Codec, int]:
+    """Network, codec and context length of a GGUF file; `is_dense`: float32 instead of the stored blocks."""
     tensors, metadata = gguf.read(path)
     tokenizer = gguf.tokenizer_of(metadata)
     config = gguf.config_of(metadata, has_output="output.weight" in tensors)

@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 
 from espalier_kit.clock import Clock, SystemClock, wait_or_stop
-from espalier_kit.errors import Misconfigured, Permanent, Retryable
+from espalier_kit.errors import Misconfigured, Permanent
 from espalier_mlx import process, pulse
 from espalier_mlx.access import ApiKey
 from espalier_mlx.admission import Gate, Limits
@@ -155,7 +155,7 @@ async def _reload_certificate(web: _Web, tls_dir: Path | None, ended: asyncio.Ev
 
 
 def _listener(settings: MlxSettings) -> socket.socket:
-    """The bound socket. Port 0 takes any; the log line tells which. Raises `Retryable`: whoever has it may let go."""
+    """The bound socket. Port 0 takes any; the log line tells which. Raises `Misconfigured`."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -163,7 +163,9 @@ def _listener(settings: MlxSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise Retryable(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
+        raise Misconfigured(
+            f"ESPALIER_MLX_HOST, ESPALIER_MLX_PORT: cannot listen on {settings.host}, {settings.port}: {error.strerror}"
+        ) from error
     log.info("listening", extra={"host": settings.host, "port": listener.getsockname()[1]})
     return listener
 

