@@ -45,9 +45,11 @@ def _act(options: argparse.Namespace, settings: NodeSettings) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="espalier-node", description=__doc__)
     parser.add_argument("--version", action="version", version=f"espalier-node {version('espalier')}")
-    parser.add_argument("--check-settings", action="store_true", help="read ESPALIER_NODE_CONFIG, say what is wrong, exit")
     parser.add_argument(
-        "--kill-pods", action="store_true", help="kill every pod process of this state_dir and exit (agent stopped first)"
+        "--check-settings", action="store_true", help="read ESPALIER_NODE_CONFIG, say what is wrong, exit"
+    )
+    parser.add_argument(
+        "--kill-pods", action="store_true", help="kill every pod process of state_dir and exit; stop the agent first"
     )
     return parser
 

@@ -82,7 +82,10 @@ class Access:
         held = self._verdicts.get(key)
         if held is not None and held[0] > self._clock.monotonic():
             return held[1]
-        attributes = {"group": "", "version": "v1", "resource": "nodes", "subresource": subresource, "name": self._node, "verb": verb}
+        attributes = {
+            "group": "", "version": "v1", "resource": "nodes", "subresource": subresource, "name": self._node,
+            "verb": verb,
+        }
         review = await self._cluster.create({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {},
             "spec": {"user": caller.name, "groups": list(caller.groups), "resourceAttributes": attributes},

@@ -165,7 +165,7 @@ def _client_ca(settings: NodeSettings) -> bytes:
 
 
 async def _first_of(stop: asyncio.Event, *work: Coroutine[Any, Any, Any]) -> bool:
-    """Run all until one returns or fails (its error is raised) or `stop`; then cancel the rest. Whether it was `stop`."""
+    """Run all until one returns or fails (its error is raised) or `stop`, then cancel the rest; was it `stop`?"""
     stopped = asyncio.create_task(stop.wait())
     tasks = [asyncio.create_task(one) for one in work]
     try:

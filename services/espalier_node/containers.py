@@ -72,7 +72,10 @@ class Containers:
         except Retryable as error:
             metrics.starts.labels("failed").inc()
             now = self._context.clock.now()
-            run = Run(config.attempt, "", now, config.streak, finished_at=now, exit_code=128, reason="StartError", message=str(error))
+            run = Run(
+                config.attempt, "", now, config.streak, finished_at=now, exit_code=128, reason="StartError",
+                message=str(error),
+            )
             self._push(container.name, run)
             await events.write(self.pod.raw, "Failed", str(error), kind="Warning", container=container.name)
             self._changed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -122,7 +123,8 @@ def resource_value(reference: Mapping[str, Any], containers: Iterable[ContainerS
     container = next((c for c in containers if name in (None, "", c.name)), None)
     section, _, resource = str(reference["resource"]).partition(".")
     if container is None or section not in ("limits", "requests"):
-        raise Permanent(f"resourceFieldRef {reference['resource']} of container {name} does not exist", reason=CONFIG_ERROR)
+        sentence = f"resourceFieldRef {reference['resource']} of container {name} does not exist"
+        raise Permanent(sentence, reason=CONFIG_ERROR)
     resources = container.raw.get("resources") or {}
     found = (resources.get(section) or {}).get(resource)
     if found is None:
@@ -166,7 +168,8 @@ def _from_reference(
     if "fieldRef" in origin:
         return field_value(origin["fieldRef"]["fieldPath"], pod, situation)
     if "resourceFieldRef" in origin:
-        return resource_value({"containerName": container.name, **origin["resourceFieldRef"]}, pod.containers, situation)
+        reference = {"containerName": container.name, **origin["resourceFieldRef"]}
+        return resource_value(reference, pod.containers, situation)
     for kind, word in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
         if word in origin:
             return _key(kind, origin[word], sources)
@@ -181,9 +184,8 @@ def _key(kind: str, reference: Mapping[str, Any], sources: Sources) -> str | Non
         return data[reference["key"]].decode(errors="replace")
     if reference.get("optional"):
         return None
-    raise Permanent(
-        f"{kind} {reference['name']} has no key {reference['key']}: add it, and the container starts", reason=CONFIG_ERROR
-    )
+    sentence = f"{kind} {reference['name']} has no key {reference['key']}: add it, and the container starts"
+    raise Permanent(sentence, reason=CONFIG_ERROR)
 
 
 def _data(kind: str, reference: Mapping[str, Any], sources: Sources) -> dict[str, bytes] | None:
@@ -199,5 +201,4 @@ def _data(kind: str, reference: Mapping[str, Any], sources: Sources) -> dict[str
 
 def _pairs(values: Mapping[str, str] | None) -> str:
     """As the downward API writes labels: one `key="escaped value"` a line, sorted."""
-    quoted = ((key, value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")) for key, value in (values or {}).items())
-    return "\n".join(f'{key}="{value}"' for key, value in sorted(quoted))
+    return "\n".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted((values or {}).items()))

@@ -139,7 +139,8 @@ def _projections(volume: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _projection(
-    source: Mapping[str, Any], mode: int, pod: PodSpec, sources: Sources, situation: Situation, tokens: Mapping[str, str]
+    source: Mapping[str, Any], mode: int, pod: PodSpec, sources: Sources, situation: Situation,
+    tokens: Mapping[str, str],
 ) -> dict[str, File]:
     if "serviceAccountToken" in source:
         path = source["serviceAccountToken"]["path"]

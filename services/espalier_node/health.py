@@ -28,7 +28,7 @@ Fatal = Callable[[ProbeKind], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Where results go: `changed` after a verdict changed, `failed` for each failed try, `fatal` to end the container."""
+    """Where results go: `changed` after a verdict changed, `failed` for each failed try, `fatal` ends the container."""
 
     changed: Changed
     failed: Failed

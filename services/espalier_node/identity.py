@@ -1,4 +1,4 @@
-"""Who the agent is: bootstrap token → signed client certificate → kubeconfig of its own; then a serving certificate."""
+"""Who the agent is: bootstrap token → signed client certificate → own kubeconfig; then a serving certificate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ async def ensure(settings: NodeSettings, clock: Clock) -> bool:
     if held is not None and clock.now() < expires_at(held):
         return True
     if not settings.bootstrap_kubeconfig.exists():
-        raise Misconfigured(f"bootstrap_kubeconfig {settings.bootstrap_kubeconfig} does not exist", reason="NoCredentials")
+        sentence = f"bootstrap_kubeconfig {settings.bootstrap_kubeconfig} does not exist"
+        raise Misconfigured(sentence, reason="NoCredentials")
     while True:
         try:
             async with _connected(settings.bootstrap_kubeconfig) as cluster:
@@ -140,11 +141,16 @@ async def _request_client(cluster: Cluster, settings: NodeSettings, *, template:
         signing.Subject(user_name(settings.name), (GROUP,)),
         signer=signing.CLIENT_SIGNER, usages=signing.CLIENT_USAGES, timeout_s=SIGNED_WITHIN_S,
     )
-    values = yaml.safe_load(template.read_text())
+    made = own_kubeconfig(_read_kubeconfig(template), settings.name, pair)
+    _write_private(settings.own_kubeconfig, yaml.safe_dump(made).encode())
+
+
+def _read_kubeconfig(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(path.read_text())
     entry = values["clusters"][0]["cluster"]
     if "certificate-authority" in entry:
-        entry["certificate-authority"] = str((template.parent / entry["certificate-authority"]).resolve())
-    _write_private(settings.own_kubeconfig, yaml.safe_dump(own_kubeconfig(values, settings.name, pair)).encode())
+        entry["certificate-authority"] = str((path.parent / entry["certificate-authority"]).resolve())
+    return values
 
 
 async def _request_serving(cluster: Cluster, settings: NodeSettings) -> KeyPair:

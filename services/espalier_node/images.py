@@ -43,5 +43,6 @@ def resolve(reference: str, runtimes: Mapping[str, Path]) -> Image:
         )
     directory = runtimes[matches[0]]
     if not directory.is_dir():
-        raise Permanent(f"image {reference}: its runtime {directory} is not a directory of this node", reason=PULL_ERROR)
+        sentence = f"image {reference}: its runtime {directory} is not a directory of this node"
+        raise Permanent(sentence, reason=PULL_ERROR)
     return Image(reference, name, directory)

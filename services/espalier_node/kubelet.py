@@ -156,7 +156,8 @@ async def _as_async(path: Path, wish: Wish) -> AsyncIterator[bytes]:
 
 
 async def _not_here(request: web.Request) -> web.Response:
-    return web.Response(status=501, text=f"{request.path} is not available on this node yet: it serves logs, pods and metrics\n")
+    sentence = f"{request.path} is not available on this node: it serves logs, pods and metrics\n"
+    return web.Response(status=501, text=sentence)
 
 
 def _guard(access: Access) -> Middleware:

@@ -83,9 +83,9 @@ class Pods:
         if uid in self._workers:
             self._workers[uid].update(pod)
             return
-        if "deletionTimestamp" in pod["metadata"] and pod["metadata"].get("deletionGracePeriodSeconds") == 0:
-            if uid not in self._context.runtime.pods():
-                return  # its last words were said; only a finalizer keeps the object
+        has_last_words = pod["metadata"].get("deletionGracePeriodSeconds") == 0
+        if has_last_words and uid not in self._context.runtime.pods():
+            return  # only a finalizer keeps the object
         worker = self._workers[uid] = PodWorker(self._context, pod)
         task = self._tasks[uid] = asyncio.create_task(worker.run(), name=f"pod {uid}")
         task.add_done_callback(lambda done: self._forget(uid, done))

@@ -79,7 +79,8 @@ def parse(pod: Object) -> PodSpec:
             for raw in spec.get("initContainers") or ()
         ),
         main=tuple(
-            ContainerSpec(raw["name"], raw.get("image", ""), raw, restart=policy) for raw in spec.get("containers") or ()
+            ContainerSpec(raw["name"], raw.get("image", ""), raw, restart=policy)
+            for raw in spec.get("containers") or ()
         ),
         restart_policy=policy,
         raw=pod,
@@ -111,7 +112,8 @@ def _pod_problems(spec: Mapping[str, Any]) -> Iterator[str]:
 def _volume_problems(volume: Mapping[str, Any]) -> Iterator[str]:
     kinds = set(volume) - {"name"}
     for kind in sorted(kinds - VOLUME_TYPES):
-        yield f"volume {volume['name']}: type {kind} is not available on this node; use one of {', '.join(sorted(VOLUME_TYPES))}"
+        known = ", ".join(sorted(VOLUME_TYPES))
+        yield f"volume {volume['name']}: type {kind} is not available on this node; use one of {known}"
     for source in (volume.get("projected") or {}).get("sources") or ():
         for kind in sorted(set(source) - _PROJECTIONS):
             yield f"volume {volume['name']}: projection {kind} is not available on this node"

@@ -9,7 +9,7 @@ from typing import Any
 from espalier_kube.cluster import Object
 from espalier_node.podspec import ContainerSpec, PodSpec
 from espalier_node.runtime import Run
-from espalier_node.steps import Progress, View, Waiting, initialised, progress
+from espalier_node.steps import Progress, View, Waiting, has_done_its_part, initialised, progress
 
 ConditionFact = tuple[bool, str, str]
 """(is true, reason, message)."""
@@ -24,7 +24,7 @@ def pod_status(
     old = pod.raw.get("status") or {}
     phase = _phase(pod, views, old, failure=failure, is_final=is_final)
     is_ended = phase in ("Succeeded", "Failed")
-    statuses = {c.name: _container(c, views.get(c.name, View()), pod, views, image_ids, is_final=is_final) for c in pod.containers}
+    statuses = {c.name: _container(c, pod, views, image_ids, is_final=is_final) for c in pod.containers}
     status: dict[str, Any] = {
         "phase": phase,
         "hostIP": host_ip,
@@ -52,7 +52,9 @@ def qos_class(pod: PodSpec) -> str:
     if not any(name in part for pair in pairs for part in pair for name in names):
         return "BestEffort"
     is_guaranteed = all(
-        name in limits and requests.get(name, limits[name]) == limits[name] for requests, limits in pairs for name in names
+        name in limits and requests.get(name, limits[name]) == limits[name]
+        for requests, limits in pairs
+        for name in names
     )
     return "Guaranteed" if is_guaranteed else "Burstable"
 
@@ -88,9 +90,9 @@ def _phase(
 
 
 def _container(
-    container: ContainerSpec, view: View, pod: PodSpec, views: Mapping[str, View], image_ids: Mapping[str, str], *,
-    is_final: bool,
+    container: ContainerSpec, pod: PodSpec, views: Mapping[str, View], image_ids: Mapping[str, str], *, is_final: bool
 ) -> dict[str, Any]:
+    view = views.get(container.name, View())
     run = view.run
     waiting = view.waiting or (None if run else _not_yet(container, pod, views))
     last = None
@@ -169,25 +171,36 @@ def _conditions(
 def _facts(
     pod: PodSpec, views: Mapping[str, View], old: Object, *, is_ended: bool, has_address: bool
 ) -> dict[str, ConditionFact]:
-    unready = [c.name for c in (*pod.main, *(c for c in pod.init if c.is_sidecar)) if not _is_ready(c, views.get(c.name, View()))]
-    incomplete = [c.name for c in pod.init if not (views.get(c.name, View()).is_started if c.is_sidecar else views.get(c.name, View()).has_succeeded)]
-    has_begun = any(views.get(c.name, View()).runs for c in pod.main)
-    completed: ConditionFact = (False, "PodCompleted", "")
-    containers: ConditionFact = (not unready, "" if not unready else "ContainersNotReady", "" if not unready else f"containers with unready status: [{' '.join(unready)}]")
-    if is_ended:
-        containers = completed
-    ready, gates = containers, _closed_gates(pod, old)
+    containers = (False, "PodCompleted", "") if is_ended else _containers_ready(pod, views)
+    gates = _closed_gates(pod, old)
+    ready = containers
     if containers[0] and gates:
         ready = (False, "ReadinessGatesNotReady", f"the status of pod readiness gate {gates[0]!r} is not True")
-    is_initialised = has_begun or not incomplete
     return {
         "PodReadyToStartContainers": (has_address and not is_ended, "", ""),
-        "Initialized": (is_initialised, "" if is_initialised else "ContainersNotInitialized", "" if is_initialised else f"containers with incomplete status: [{' '.join(incomplete)}]"),
+        "Initialized": _initialised(pod, views),
         "ContainersReady": containers,
         "Ready": ready,
     }
 
 
+def _containers_ready(pod: PodSpec, views: Mapping[str, View]) -> ConditionFact:
+    lasting = (*pod.main, *(c for c in pod.init if c.is_sidecar))
+    unready = [c.name for c in lasting if not _is_ready(c, views.get(c.name, View()))]
+    if not unready:
+        return (True, "", "")
+    return (False, "ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]")
+
+
+def _initialised(pod: PodSpec, views: Mapping[str, View]) -> ConditionFact:
+    has_begun = any(views.get(c.name, View()).runs for c in pod.main)
+    incomplete = [c.name for c in pod.init if not has_done_its_part(c, views.get(c.name, View()))]
+    if has_begun or not incomplete:
+        return (True, "", "")
+    return (False, "ContainersNotInitialized", f"containers with incomplete status: [{' '.join(incomplete)}]")
+
+
 def _closed_gates(pod: PodSpec, old: Object) -> list[str]:
     true = {c["type"] for c in old.get("conditions") or () if c["status"] == "True"}
-    return [gate["conditionType"] for gate in pod.raw["spec"].get("readinessGates") or () if gate["conditionType"] not in true]
+    gates = (gate["conditionType"] for gate in pod.raw["spec"].get("readinessGates") or ())
+    return [gate for gate in gates if gate not in true]

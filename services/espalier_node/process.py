@@ -53,7 +53,7 @@ class ProcessRuntime:
         directory.mkdir(parents=True)
         self._write(directory, config)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", shim.__file__, str(directory), env=_CLEAN,
+            sys.executable, "-I", "-S", shim.__file__, str(directory),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )
         try:

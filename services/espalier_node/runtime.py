@@ -99,7 +99,7 @@ class Runtime(Protocol):
     async def execute(
         self, pod_uid: str, name: str, command: tuple[str, ...], *, timeout_s: float
     ) -> ExecResult:
-        """Run a command inside the container with its environment. Raises `Retryable` on timeout or a dead container."""
+        """Run a command inside with the container's environment. Raises `Retryable` on timeout or a dead container."""
         ...
 
     def log_path(self, pod_uid: str, name: str, *, previous: bool = False) -> Path | None:

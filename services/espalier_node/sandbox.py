@@ -27,7 +27,7 @@ _PRIVILEGE_DROP = 'mount -t proc proc /proc && exec setpriv "$@"'
 def command_line(
     view: View, command: Iterable[str], *, bubblewrap: str, is_root: bool, links: dict[str, str], etc: Iterable[str]
 ) -> tuple[str, ...]:
-    """bubblewrap and its options. `links` are the system's own symbolic links (`/bin` → `usr/bin`); `etc` what exists."""
+    """bubblewrap and its options. `links`: this system's symbolic links (`/bin` → `usr/bin`); `etc`: what exists."""
     options = [
         "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--die-with-parent",
         "--info-fd", str(INFO_FD), *([] if view.network else ["--unshare-net"]),

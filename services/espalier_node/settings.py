@@ -77,7 +77,7 @@ class NodeSettings(Settings):
     @model_validator(mode="after")
     def _renewal_fits(self) -> Self:
         if self.lease_renew_s >= self.lease_duration_s:
-            raise ValueError("lease_renew_s must be shorter than lease_duration_s, or the Lease lapses between renewals")
+            raise ValueError("lease_renew_s must be shorter than lease_duration_s, else the Lease lapses in between")
         return self
 
     @property
@@ -110,7 +110,8 @@ def parse_file(path: Path) -> NodeSettings:
         values = yaml.safe_load(path.read_text())
         return _absolute(NodeSettings.model_validate(values), path.parent.resolve())
     except OSError as error:
-        raise Misconfigured(f"ESPALIER_NODE_CONFIG: cannot read {path}: {error.strerror}", reason="Misconfigured") from error
+        sentence = f"ESPALIER_NODE_CONFIG: cannot read {path}: {error.strerror}"
+        raise Misconfigured(sentence, reason="Misconfigured") from error
     except yaml.YAMLError as error:
         raise Misconfigured(f"{path} is not YAML: {error}", reason="Misconfigured") from error
     except ValidationError as error:

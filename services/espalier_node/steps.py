@@ -80,7 +80,7 @@ def backoff_s(run: Run, limits: Limits) -> float:
 
 def initialised(pod: PodSpec, views: Mapping[str, View]) -> bool:
     """Whether every init container has done its part."""
-    return all(_has_done_its_part(c, views.get(c.name, View())) for c in pod.init)
+    return all(has_done_its_part(c, views.get(c.name, View())) for c in pod.init)
 
 
 def progress(pod: PodSpec, views: Mapping[str, View]) -> Progress:
@@ -113,7 +113,7 @@ def next_steps(pod: PodSpec, views: Mapping[str, View], now: datetime, limits: L
             view = views.get(container.name, View())
             if container.is_sidecar and view.is_started:
                 continue
-            if not _has_done_its_part(container, view):
+            if not has_done_its_part(container, view):
                 return _sidecars_kept(pod, views, container, _advance([container], views, now, limits), now, limits)
     sidecars = [c for c in pod.init if c.is_sidecar]
     return _advance([*sidecars, *pod.main], views, now, limits)
@@ -135,7 +135,8 @@ def _main_has_begun(pod: PodSpec, views: Mapping[str, View]) -> bool:
     return any(views.get(c.name, View()).runs for c in pod.main)
 
 
-def _has_done_its_part(container: ContainerSpec, view: View) -> bool:
+def has_done_its_part(container: ContainerSpec, view: View) -> bool:
+    """Whether an init container no longer keeps the next from starting."""
     return view.is_started if container.is_sidecar else view.has_succeeded
 
 

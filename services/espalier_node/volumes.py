@@ -1,7 +1,8 @@
-"""A pod's volumes on this machine: directories kept as the API objects say, tokens renewed in time, mounts of each container."""
+"""A pod's volumes on this machine: directories kept as the API objects say, tokens renewed in time; and the mounts."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,27 +98,26 @@ class Volumes:
         local = ((volume or {}).get("spec") or {}).get("local")
         if local is None:
             raise Permanent(
-                f"PersistentVolumeClaim {name} is bound to a volume that is not `local`; this node mounts no other kind",
+                f"PersistentVolumeClaim {name} is bound to a volume that is not `local`: this node mounts only those",
                 reason=FAILED_MOUNT,
             )
-        path = Path(local["path"])
-        if not path.is_dir():
-            raise Permanent(f"the local volume of claim {name}, {path}, is not a directory here", reason=FAILED_MOUNT)
-        self._own_all(path)
-        return path
+        return await asyncio.to_thread(self._owned, Path(local["path"]), name)
 
     def _own(self, path: Path) -> None:
         if os.geteuid() == 0:
             os.chown(path, self._user, self._group)
 
-    def _own_all(self, root: Path) -> None:
-        """Only when the root is somebody else's: a large volume is walked once."""
+    def _owned(self, root: Path, claim: str) -> Path:
+        """The volume, given to the pod's user; only when its root is somebody else's, so a large one is walked once."""
+        if not root.is_dir():
+            raise Permanent(f"the local volume of claim {claim}, {root}, is not a directory here", reason=FAILED_MOUNT)
         if os.geteuid() != 0 or root.stat().st_uid == self._user:
-            return
+            return root
         for directory, _, names in os.walk(root):
             for name in names:
                 os.chown(os.path.join(directory, name), self._user, self._group, follow_symlinks=False)
             os.chown(directory, self._user, self._group)
+        return root
 
 
 def mounts(

@@ -1,4 +1,4 @@
-"""One pod's worker: what is wished, what runs, the next step; one task per pod uid, so pods cannot disturb each other."""
+"""One pod's worker: what is wished, what runs, the next step. One task per pod uid: pods cannot disturb each other."""
 
 from __future__ import annotations
 
@@ -241,8 +241,8 @@ class PodWorker:
 
     def _known_image_ids(self) -> Mapping[str, str]:
         old = self._pod.raw.get("status") or {}
-        known = {s["name"]: s.get("imageID", "") for word in ("initContainerStatuses", "containerStatuses") for s in old.get(word) or ()}
-        return {**known, **self._image_ids}
+        reported = (*(old.get("initContainerStatuses") or ()), *(old.get("containerStatuses") or ()))
+        return {**{s["name"]: s.get("imageID", "") for s in reported}, **self._image_ids}
 
     def _look_again(self, seconds: float) -> None:
         at = self._context.clock.now() + timedelta(seconds=seconds)
@@ -273,8 +273,8 @@ class PodWorker:
                 self._containers.stop(name, deadline - self._context.clock.monotonic())
             while any(self._containers.views({})[name].is_running for name in names):
                 self._wake.clear()
-                left = min(deadline, self._context.clock.monotonic() + self._grace_s()) - self._context.clock.monotonic()
-                if self._grace_s() == 0 or left <= 0:
+                left = min(deadline - self._context.clock.monotonic(), self._grace_s())
+                if left <= 0:
                     self._containers.kill_now()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), max(0.2, left))

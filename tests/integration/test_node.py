@@ -28,6 +28,7 @@ pytestmark = pytest.mark.cluster
 
 NODE_NAME = "linux-1"
 TIMEOUT_S = 30
+ROOT = Path(__file__).resolve().parents[2]
 Kubectl = Callable[..., str]
 _RESTRICTED = {
     "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True,
@@ -36,9 +37,8 @@ _RESTRICTED = {
 
 
 def container(name: str, *command: str, **fields: Any) -> Object:
-    return {
-        "name": name, "image": "espalier-worker:test", "command": list(command), "securityContext": _RESTRICTED, **fields
-    }  # fmt: skip
+    base = {"name": name, "image": "espalier-worker:test", "command": list(command), "securityContext": _RESTRICTED}
+    return {**base, **fields}
 
 
 def pod(namespace: str, name: str, *containers: Object, **spec: Any) -> Object:
@@ -66,7 +66,9 @@ def waits_with(reason: str, text: str) -> Callable[[Object], bool]:
     return predicate
 
 
-async def until_pod(client: Cluster, namespace: str, name: str, predicate: Callable[[Object], bool], what: str) -> Object:
+async def until_pod(
+    client: Cluster, namespace: str, name: str, predicate: Callable[[Object], bool], what: str
+) -> Object:
     return await waiting.until(client, POD, namespace, name, predicate, timeout_s=TIMEOUT_S, what=what)
 
 
@@ -88,13 +90,12 @@ async def serving(cluster: LocalCluster, client: Client) -> None:
             return
 
 
-def agent_pid(cluster: LocalCluster, places: Places) -> int:
-    state_dir = Layout(places.clusters / cluster.name).nodes / NODE_NAME / "state"
-    return int((state_dir / "agent.pid").read_text())
+def state_directory(cluster: LocalCluster, places: Places) -> Path:
+    return Layout(places.clusters / cluster.name).nodes / NODE_NAME / "state"
 
 
 def kill_agent(cluster: LocalCluster, places: Places) -> None:
-    os.kill(agent_pid(cluster, places), signal.SIGKILL)
+    os.kill(int((state_directory(cluster, places) / "agent.pid").read_text()), signal.SIGKILL)
 
 
 def processes_with(word: str) -> list[int]:
@@ -322,7 +323,8 @@ async def test_what_cannot_start_waits_with_a_sentence(
 
 
 async def test_a_missing_secret_is_told_and_waited_for(cluster: LocalCluster, client: Client, namespace: str) -> None:
-    made = container("main", "sh", "-c", "cat /key/password; sleep 60", volumeMounts=[{"name": "k", "mountPath": "/key"}])
+    mounts = [{"name": "k", "mountPath": "/key"}]
+    made = container("main", "sh", "-c", "cat /key/password; sleep 60", volumeMounts=mounts)
     await client.create(pod(namespace, "later", made, volumes=[{"name": "k", "secret": {"secretName": "late"}}]))
     await waiting.until_event(
         client, namespace, lambda e: e["reason"] == "FailedMount" and "Secret late does not exist" in e["message"],
@@ -372,7 +374,7 @@ async def test_a_container_that_ended_while_no_agent_was_there_keeps_its_exit_co
         restartPolicy="Never", volumes=[{"name": "w", "emptyDir": {}}],
     ))  # fmt: skip
     found = await until_pod(client, namespace, "ends", is_ready, "readiness")
-    pod_directory = Layout(places.clusters / cluster.name).nodes / NODE_NAME / "state" / "pods" / found["metadata"]["uid"]
+    pod_directory = state_directory(cluster, places) / "pods" / found["metadata"]["uid"]
     host.stop()
     try:
         (pod_directory / "volumes" / "w" / "go").touch()
@@ -389,24 +391,28 @@ async def test_a_container_that_ended_while_no_agent_was_there_keeps_its_exit_co
 async def test_a_sandbox_of_its_own_works_inside_a_pod(cluster: LocalCluster, client: Client, namespace: str) -> None:
     inner = (
         "bwrap --unshare-all --die-with-parent --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib"
-        " --symlink usr/lib64 /lib64 --proc /proc --dev /dev --tmpfs /tmp sh -c 'test $(ls /proc | grep -c ^[0-9]) -lt 8'"
+        " --symlink usr/lib64 /lib64 --proc /proc --dev /dev --tmpfs /tmp"
+        " sh -c 'test $(ls /proc | grep -c ^[0-9]) -lt 8'"
     )
     await client.create(pod(namespace, "inner", container("main", "sh", "-c", inner), restartPolicy="Never"))
     await until_phase(client, namespace, "inner", "Succeeded")
 
 
-async def test_pods_do_not_see_each_other(cluster: LocalCluster, client: Client, namespace: str) -> None:
+async def test_pods_see_neither_each_other_nor_the_machines_files(
+    cluster: LocalCluster, client: Client, namespace: str, places: Places
+) -> None:
     await client.create(pod(namespace, "one", container("main", "sleep", "60")))
     await until_pod(client, namespace, "one", is_ready, "readiness")
-    look = "test $(ls /proc | grep -c '^[0-9]') -lt 8 && ! ls /root/.cache && ! ls /work/main/.git"
+    look = f"test $(ls /proc | grep -c '^[0-9]') -lt 8 && ! ls {places.cache} && ! ls {ROOT / '.git'}"
     await client.create(pod(namespace, "two", container("main", "sh", "-c", look), restartPolicy="Never"))
     await until_phase(client, namespace, "two", "Succeeded")
 
 
-async def test_a_node_reads_only_what_its_pods_name(cluster: LocalCluster, client: Client, namespace: str, places: Places) -> None:
+async def test_a_node_reads_only_what_its_pods_name(
+    cluster: LocalCluster, client: Client, namespace: str, places: Places
+) -> None:
     await create_sources(client, namespace)
-    kubeconfig = Layout(places.clusters / cluster.name).nodes / NODE_NAME / "state" / "kubeconfig"
-    node = await connect(kubeconfig)
+    node = await connect(state_directory(cluster, places) / "kubeconfig")
     try:
         with pytest.raises(Permanent, match="no relationship found"):
             await node.get(SECRET, "key", namespace)

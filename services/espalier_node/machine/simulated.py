@@ -1,4 +1,4 @@
-"""A Mac played by another machine: the profile's hardware facts, the host's processes. Labelled as simulated by `node`."""
+"""A Mac played by another machine: the profile's hardware facts, the host's processes. `node` labels it simulated."""
 
 from __future__ import annotations
 
