@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -62,6 +63,7 @@ class Observer:
         self._cache, self._cluster, self._work = cache, cluster, work
         self._authority, self._sources, self._probes, self._clock = authority, sources, probes, clock
         self._told: dict[str, Told] = {}
+        self._restarts: dict[str, dict[str, int]] = {}
         self._takeover = ""
         self._since = clock.now()
 
@@ -100,9 +102,10 @@ class Observer:
         pods = [p for p in self._cache.all(POD, namespace) if reading.belongs(p, "ModelServer", name)]
         away = reading.away_nodes(tuple(self._cache.all(NODE)), self._clock.now())
         facts = (reading.server_pod(p, away, self._probes.verdict(p["metadata"]["uid"])) for p in pods)
+        known = self._restarts.get(obj["metadata"]["uid"], {})
+        marked = (replace(p, has_restarted=p.restarts > known.get(p.uid, p.restarts)) for p in facts if p)
         return ModelServerFacts(
-            obj, reading.model_server(obj), self._authority.ca_pem,
-            pods=tuple(sorted((p for p in facts if p is not None), key=lambda p: p.name)),
+            obj, reading.model_server(obj), self._authority.ca_pem, pods=tuple(sorted(marked, key=lambda p: p.name))
         )
 
     def told(self, facts: GradingJobFacts) -> None:
@@ -114,9 +117,14 @@ class Observer:
             takeover=facts.takeover if view is not None else old.takeover,
         )
 
+    def told_server(self, facts: ModelServerFacts) -> None:
+        """Remember what was told about a model server."""
+        self._restarts[facts.server.metadata.uid] = {pod.uid: pod.restarts for pod in facts.pods}
+
     def forget(self, uid: str) -> None:
-        """The job is gone."""
+        """The object is gone."""
         self._told.pop(uid, None)
+        self._restarts.pop(uid, None)
 
     def _ran_before(self, job: GradingJob) -> bool:
         return reading.is_running_job(job) and job.status.start_time is not None and job.status.start_time < self._since

@@ -72,7 +72,7 @@ def server_pod(
     return ServerPod(
         name=meta["name"], uid=meta["uid"], node=node, ip=status.get("podIP") or "",
         is_going="deletionTimestamp" in meta, node_away_s=away.get(node), probe=answers, tokens_per_second=rate,
-        why=why or _waits(pod),
+        why=why or _waits(pod), restarts=sum(_restarts(pod)),
     )
 
 
@@ -129,6 +129,11 @@ def is_running_job(job: GradingJob) -> bool:
 def _away_s(node: Object, now: datetime) -> float:
     since = parse_time((condition(node, "Ready") or {}).get("lastTransitionTime"))
     return (now - since).total_seconds() if since is not None else 0.0
+
+
+def _restarts(pod: Object) -> list[int]:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return [int(status.get("restartCount") or 0) for status in statuses]
 
 
 def _waits(pod: Object) -> str:

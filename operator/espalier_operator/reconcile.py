@@ -65,7 +65,9 @@ class Reconciler:
         facts = await self.observer.model_server(key.name, key.namespace)
         if facts is None:
             return None
-        return await self._carry_out(facts.obj, modelserver.plan(facts, self.clock.now(), self.settings))
+        wait = await self._carry_out(facts.obj, modelserver.plan(facts, self.clock.now(), self.settings))
+        self.observer.told_server(facts)
+        return wait
 
     async def _carry_out(self, obj: Object, plan: Plan) -> float | None:
         trouble: EspalierError | None = None

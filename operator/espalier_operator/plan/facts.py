@@ -170,6 +170,9 @@ class ServerPod:
     """The doctor's verdict; None before the first probe."""
     tokens_per_second: float | None = None
     why: str = ""
+    restarts: int = 0
+    has_restarted: bool = False
+    """Its process was started again since this was last told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def plan(facts: ModelServerFacts, now: datetime, settings: OperatorSettings) -> 
     wished = _status(facts, now)
     return Plan(
         status=wished, children=children(facts.obj, facts.server, settings), has_credentials=True,
-        deletions=_buried(facts), notices=_notices(facts.server.status, wished),
+        deletions=_buried(facts), notices=(*_notices(facts.server.status, wished), *_restarts(facts)),
         recheck_s=RECHECK_S if any(pod.node_away_s is not None for pod in facts.pods) else None,
     )
 
@@ -218,6 +218,16 @@ def _phase(facts: ModelServerFacts, ready: int) -> str:
 
 def _was_ready(status: ModelServerStatus) -> bool:
     return status.phase in ("Ready", "Degraded", "NotReady")
+
+
+def _restarts(facts: ModelServerFacts) -> tuple[Notice, ...]:
+    """A process that died and came back between two probes is told all the same."""
+    return tuple(
+        Notice("EndpointNotReady", f"the process of {p.name} on {p.node} ended and was started again ({p.restarts})",
+               key=f"{p.name}/restart", type="Warning")
+        for p in facts.pods
+        if p.has_restarted
+    )
 
 
 def _notices(before: ModelServerStatus, after: ModelServerStatus) -> tuple[Notice, ...]:

@@ -63,9 +63,11 @@ def worker_changes(
     job: GradingJob, live: WorkerFacts | None, *, suspend: bool
 ) -> tuple[tuple[Change, ...], tuple[Deletion, ...]]:
     """How the existing Job follows: in place where Kubernetes allows it, else it goes and is made again."""
-    if live is None or live.is_finished:
-        return (), ()
     namespace, replicas = job.metadata.namespace, job.spec.workers.replicas
+    if live is None or (live.is_finished and (suspend or live.failure)):
+        return (), ()
+    if live.is_finished:  # its workers were told to stop (a deleted pod exits 0), but there is work again
+        return (), (Deletion(JOB, live.name, namespace, live.uid),)
     if live.workers_hash != workers_hash(job.spec.workers):
         return (), (Deletion(JOB, live.name, namespace, live.uid),)
     if (live.suspended, live.replicas) == (suspend, replicas):
