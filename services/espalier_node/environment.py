@@ -135,7 +135,7 @@ def resource_value(reference: Mapping[str, Any], containers: Iterable[ContainerS
 
 def quantity(text: str) -> Decimal:
     """A Kubernetes quantity: `250m`, `1Gi`, `2e3`."""
-    match = re.fullmatch(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)([numkMGTPE]?i?)", text)
+    match = re.fullmatch(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)([numkKMGTPE]?i?)", text)
     if match is None or match[2] not in _SUFFIXES:
         raise Permanent(f"{text!r} is not a quantity", reason=CONFIG_ERROR)
     return Decimal(match[1]) * _SUFFIXES[match[2]]
