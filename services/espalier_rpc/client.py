@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -91,6 +92,11 @@ def _by_meaning() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise translate(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Retryable("the coordinator cancelled the call") from error  # gRPC raises the same for both
 
 
 class CoordinatorClient:

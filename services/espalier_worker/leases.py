@@ -139,11 +139,11 @@ class Leases:
         self._queued.clear()
 
     # ------------------------------------------------------------ out
-    def take_results(self, most: int) -> tuple[TaskReport, ...]:
-        """Up to `most` results that this session has not sent; they stay until acked."""
-        chosen = [lease for lease in self._results if lease in self._unsent][:most]
-        self._unsent.difference_update(chosen)
-        return tuple(self._results[lease] for lease in chosen)
+    def take_results(self) -> tuple[TaskReport, ...]:
+        """The results that this session has not sent; they stay until acked."""
+        chosen = tuple(report for lease, report in self._results.items() if lease in self._unsent)
+        self._unsent.clear()
+        return chosen
 
     def take_hand_back(self) -> tuple[Lease, ...]:
         """Leases to give back, once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from espalier_kit.errors import Permanent
@@ -11,6 +11,9 @@ from espalier_rpc.convert import assignment_from_wire, task_report_to_wire
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.views import DEFAULT_TASK_TIMEOUT_S, TaskReport
 from espalier_worker.leases import Grant, Lease
+
+MAX_RESULTS_BYTES = 4 * 1024 * 1024
+"""A long message would keep heartbeats waiting."""
 
 
 def hello(
@@ -28,8 +31,17 @@ def want(n: int) -> pb.WorkerMessage:
     return pb.WorkerMessage(want=pb.Want(n=n))
 
 
-def results(reports: Iterable[TaskReport]) -> pb.WorkerMessage:
-    return pb.WorkerMessage(results=pb.Results(results=[task_report_to_wire(r) for r in reports]))
+def results(reports: Iterable[TaskReport]) -> Iterator[pb.WorkerMessage]:
+    """As few messages as keep each, of more than one result, below `MAX_RESULTS_BYTES`."""
+    batch, size = pb.Results(), 0
+    for result in map(task_report_to_wire, reports):
+        size += result.ByteSize()
+        if batch.results and size > MAX_RESULTS_BYTES:
+            yield pb.WorkerMessage(results=batch)
+            batch, size = pb.Results(), result.ByteSize()
+        batch.results.append(result)
+    if batch.results:
+        yield pb.WorkerMessage(results=batch)
 
 
 def hand_back(leases: Iterable[Lease]) -> pb.WorkerMessage:

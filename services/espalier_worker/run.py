@@ -17,6 +17,8 @@ from espalier_worker.executors import Executors
 
 GRACE_S = 5.0
 """What a cancelled executor may take to tidy up."""
+MAX_CHILDREN_BYTES = 32 * 1024 * 1024
+"""Half of what one message can carry."""
 _MAX_MESSAGE = 2000
 
 
@@ -102,13 +104,15 @@ def result_report(task: Task, result: Any) -> TaskReport:
         return _report(task, "platformFault", "BadResult", said)
     try:
         size = len(canonical_json(dict(result.value)))
-        for child in result.children:
-            canonical_json(dict(child.payload))
+        children = sum(len(canonical_json(dict(child.payload))) for child in result.children)
     except (TypeError, ValueError) as error:
         return _report(task, "platformFault", "BadResult", f"the executor's result is no JSON: {error}")
     if size > MAX_INLINE_BYTES:
         said = f"the value has {size} bytes, the limit is {MAX_INLINE_BYTES}: put it into the artifact store"
         return _report(task, "platformFault", "ValueTooLarge", said)
+    if children > MAX_CHILDREN_BYTES:
+        said = f"the payloads of its tasks have {children} bytes together, the limit is {MAX_CHILDREN_BYTES}"
+        return _report(task, "platformFault", "ChildrenTooLarge", said)
     return TaskReport(
         task_id=task.id, attempt=task.attempt, outcome="done", value=result.value, tallies=result.tallies,
         children=result.children,

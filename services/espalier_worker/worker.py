@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 RECONNECT = Backoff(first_s=0.4, longest_s=5.0)
 LEAVE_S = 8.0
 """After the drain: seconds for the last results to be acked. Together with `drain_s` less than a pod's 30 s."""
-RESULTS_PER_MESSAGE = 32
-"""At 64 KiB each, far below the message limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +98,7 @@ class Worker:
 
     def due(self) -> tuple[pb.WorkerMessage, ...]:
         out: list[pb.WorkerMessage] = []
-        while reports := self._leases.take_results(RESULTS_PER_MESSAGE):
-            out.append(messages.results(reports))
+        out += messages.results(self._leases.take_results())
         if back := self._leases.take_hand_back():
             out.append(messages.hand_back(back))
         if n := self._leases.take_want():

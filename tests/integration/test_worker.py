@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from espalier_kit.clock import SystemClock
@@ -288,6 +289,16 @@ async def test_stop_without_a_coordinator_returns_at_once(scripted: ScriptedCoor
     async with working(serving.client, Stage()) as (running, stop):
         stop.set()
         await asyncio.wait_for(running, 3)
+
+
+async def test_a_session_that_the_coordinator_cancels_is_opened_again(
+    scripted: ScriptedCoordinator, serving: Serving
+) -> None:
+    async with working(serving.client, Stage()) as (running, _):
+        talk = await first_talk(scripted)
+        talk.fail(grpc.StatusCode.CANCELLED)
+        await first_talk(scripted, number=2)
+        assert not running.done()
 
 
 async def test_token_is_read_anew_for_each_session(scripted: ScriptedCoordinator, serving: Serving) -> None:

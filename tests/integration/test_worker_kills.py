@@ -52,13 +52,14 @@ class Programs:
             "ESPALIER_COORDINATOR_HEARTBEAT_S": "0.3",
         })
 
-    async def start_worker(self, *, job_uid: str = "", module: str = "tests.support.worker_process") -> None:
-        await self._start("worker", [module], {
+    async def start_worker(self, *, name: str = "worker", job_uid: str = "") -> None:
+        health = free_port() if name != "worker" else self.health
+        await self._start(name, ["tests.support.worker_process"], {
             "ESPALIER_WORKER_COORDINATOR": f"127.0.0.1:{self.grpc}",
             "ESPALIER_WORKER_COORDINATOR_WEB": f"https://127.0.0.1:{self.web}",
             "ESPALIER_WORKER_COORDINATOR_NAME": NAME, "ESPALIER_WORKER_CA_FILE": str(self.folder / "tls" / "ca.crt"),
             "ESPALIER_WORKER_TOKEN_FILE": str(self.folder / "worker.token"), "ESPALIER_WORKER_NAMESPACE": "default",
-            "ESPALIER_WORKER_ID": "worker-0", "ESPALIER_WORKER_PORT": str(self.health),
+            "ESPALIER_WORKER_ID": name, "ESPALIER_WORKER_PORT": str(health),
             "ESPALIER_WORKER_JOB_UID": job_uid,
         })
 
@@ -184,6 +185,23 @@ async def test_terminated_worker_drains_and_its_successor_goes_on(programs: Prog
     job = await until(programs, lambda job: job.is_final)
     assert (job.counts.done, job.tallies["ended"], job.lost_leases) == (TOTAL, TOTAL, 0)
     assert len(diary.read_text().splitlines()) == TOTAL, "what ran was finished, what had not started was handed back"
+
+
+async def test_a_frozen_worker_that_comes_back_changes_nothing(programs: Programs, tmp_path: Path) -> None:
+    await submit(programs, class_of(tmp_path / "diary", seconds=0.1))
+    await programs.start_worker(job_uid="job-1")
+    await until(programs, lambda job: job.counts.done >= 8)
+    programs.running["worker"].send_signal(signal.SIGSTOP)
+    await programs.start_worker(name="other", job_uid="job-1")
+    job = await until(programs, lambda job: job.is_final)
+    assert job.lost_leases > 0
+    programs.running["worker"].send_signal(signal.SIGCONT)
+    assert await programs.exit_code("worker") == 0
+    client = programs.client()
+    again = await client.get("job-1")
+    await client.close()
+    assert (again.counts, again.tallies["ended"]) == (job.counts, TOTAL)
+    assert again.counts.done == TOTAL
 
 
 async def test_artifacts_of_the_namespace(programs: Programs) -> None:

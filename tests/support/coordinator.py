@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from espalier_kit.certificates import issue, make_authority
@@ -28,12 +29,17 @@ class Talk:
     said: list[pb.WorkerMessage] = field(default_factory=list)
     outbox: asyncio.Queue[pb.CoordinatorMessage | None] = field(default_factory=asyncio.Queue)
     is_over: bool = False
+    ends_with: grpc.StatusCode = grpc.StatusCode.OK
 
     def tell(self, **kind: Any) -> None:
         self.outbox.put_nowait(pb.CoordinatorMessage(**kind))
 
     def hang_up(self) -> None:
         self.outbox.put_nowait(None)
+
+    def fail(self, code: grpc.StatusCode) -> None:
+        self.ends_with = code
+        self.hang_up()
 
     def hello(self) -> pb.Hello:
         return self.said[0].hello
@@ -71,6 +77,8 @@ class ScriptedCoordinator(CoordinatorServicer):
         try:
             while (message := await talk.outbox.get()) is not None:
                 yield message
+            if talk.ends_with is not grpc.StatusCode.OK:
+                await context.abort(talk.ends_with, "as the test wished")
         finally:
             listening.cancel()
             talk.is_over = True

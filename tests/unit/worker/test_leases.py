@@ -85,21 +85,13 @@ def test_results_are_sent_once_a_session_and_kept_until_acked() -> None:
     leases = book("a", "b")
     leases.start()
     leases.finish(done("a"))
-    assert [r.task_id for r in leases.take_results(10)] == ["a"]
-    assert leases.take_results(10) == ()
+    assert [r.task_id for r in leases.take_results()] == ["a"]
+    assert leases.take_results() == ()
     leases.new_session()
-    assert [r.task_id for r in leases.take_results(10)] == ["a"]
+    assert [r.task_id for r in leases.take_results()] == ["a"]
     leases.ack([Lease("a", 1)])
     leases.new_session()
-    assert (leases.take_results(10), leases.unacked) == ((), 0)
-
-
-def test_results_go_in_batches() -> None:
-    leases = book("a", "b")
-    leases.start()
-    leases.finish(done("a"))
-    leases.finish(done("b"))
-    assert [len(leases.take_results(1)) for _ in range(3)] == [1, 1, 0]
+    assert (leases.take_results(), leases.unacked) == ((), 0)
 
 
 def test_hello_lists_queued_running_and_unacked() -> None:
@@ -134,5 +126,5 @@ def test_cancelled_before_it_started() -> None:
     leases.start()
     leases.cancel_queued(Lease("c", 1))
     leases.cancel_queued(Lease("a", 1))
-    assert [(r.task_id, r.outcome) for r in leases.take_results(10)] == [("c", "cancelled")]
+    assert [(r.task_id, r.outcome) for r in leases.take_results()] == [("c", "cancelled")]
     assert leases.running == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +21,10 @@ from espalier_kit.execution import (
     TaskSpec,
     UserFault,
 )
+from espalier_worker import messages
 from espalier_worker.context import Abort, AttemptContext
 from espalier_worker.executors import GivenExecutors
-from espalier_worker.run import Runner, fault_report, result_report
+from espalier_worker.run import MAX_CHILDREN_BYTES, Runner, fault_report, result_report
 
 TASK = Task(
     id="t1", job_uid="j", job_name="class", namespace="course", key="k", type="test", payload={}, inputs={}, attempt=2,
@@ -157,6 +159,19 @@ async def test_unknown_type_names_the_known_ones() -> None:
 )
 def test_values_are_small_json(value: dict[str, Any], reason: str) -> None:
     assert result_report(TASK, Result(value=value)).reason == reason
+
+
+def test_children_fit_into_one_message() -> None:
+    child = TaskSpec(key="c", type="t", payload={"text": "x" * MAX_CHILDREN_BYTES})
+    assert result_report(TASK, Result(children=(child,))).reason == "ChildrenTooLarge"
+
+
+def test_results_travel_in_messages_of_bounded_size() -> None:
+    reports = [replace(result_report(TASK, Result(value={"t": "x" * 60_000})), task_id=str(n)) for n in range(150)]
+    sent = list(messages.results(reports))
+    assert [r.lease.task_id for m in sent for r in m.results.results] == [str(n) for n in range(150)]
+    assert len(sent) == 3
+    assert max(m.ByteSize() for m in sent) < messages.MAX_RESULTS_BYTES + 1000
 
 
 def test_anything_but_a_result_is_a_bug() -> None:
