@@ -1,0 +1,1 @@
+"""Every published number, re-runnable: one module per scenario, each with a `SCENARIO`; `python -m bench list`."""

@@ -1,0 +1,99 @@
+"""Durable tasks a second through a real coordinator, with and without a kill -9 in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench.coordinator_process import CoordinatorProcess
+from bench.load import TYPE, Book, NoOpWorker, submit, view, work
+from bench.runner import Options, Result, Scenario, machine, repeat
+from espalier_rpc.v1 import coordinator_pb2 as pb
+
+UID = "bench"
+PAYLOAD = b'{"text":"' + b"x" * 180 + b'"}'
+TASKS = 60_000
+QUICK_TASKS = 5_000
+SHAPES = ((16, 16), (8, 100), (64, 4))
+"""(sessions, tasks in flight in each)."""
+
+
+async def measure(*, tasks: int, sessions: int, window: int, kill: bool) -> Mapping[str, float]:
+    """One run from an empty database. Raises where a result was lost or counted twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = CoordinatorProcess(Path(folder))
+        process.start()
+        try:
+            return await _measure(process, tasks=tasks, sessions=sessions, window=window, kill=kill)
+        finally:
+            process.close()
+
+
+async def _measure(
+    process: CoordinatorProcess, *, tasks: int, sessions: int, window: int, kill: bool
+) -> Mapping[str, float]:
+    specs = [pb.TaskSpec(key=str(n), type=TYPE, payload=PAYLOAD) for n in range(tasks)]
+    started = time.monotonic()
+    await submit(process, UID, specs)
+    submitted = time.monotonic()
+    book = Book()
+    workers = [NoOpWorker(process, book, name=f"w{n}", job_uid=UID, window=window) for n in range(sessions)]
+    away_s = 0.0
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work(workers))
+        if kill:
+            away_s = await _kill_in_the_middle(process, book, tasks)
+    seconds = book.last_ack - submitted
+    done = await view(process, UID)
+    if done.counts.done != tasks or done.tallies["n"] != tasks:
+        raise RuntimeError(f"{tasks} tasks: {done.counts.done} done, {done.tallies['n']:.0f} results counted")
+    return {
+        "submitted": tasks / (submitted - started), "rate": tasks / seconds, "away": away_s,
+        "again": sum(book.executions.values()) - tasks, "lost": tasks - done.counts.done,
+        "doubled": done.tallies["n"] - tasks,
+    }
+
+
+async def _kill_in_the_middle(process: CoordinatorProcess, book: Book, tasks: int) -> float:
+    """kill -9 once half of the results are acked; returns seconds from the kill to the next ack."""
+    half = book.acked_after.setdefault(tasks // 2, asyncio.Event())
+    await half.wait()
+    killed = time.monotonic()
+    process.kill()
+    next_ack = book.acked_after.setdefault(book.acked + 1, asyncio.Event())
+    await asyncio.to_thread(process.start)
+    await next_ack.wait()
+    return time.monotonic() - killed
+
+
+def run(options: Options) -> Result:
+    """All shapes without a kill, then the first with one."""
+    tasks, n = (QUICK_TASKS, 1) if options.quick else (TASKS, 5)
+    warmup = 0 if options.quick else 1
+    metrics = {}
+
+    def once(sessions: int, window: int, kill: bool) -> Callable[[], Mapping[str, float]]:
+        return lambda: asyncio.run(measure(tasks=tasks, sessions=sessions, window=window, kill=kill))
+
+    for sessions, window in SHAPES:
+        figures = repeat(once(sessions, window, False), warmup=warmup, n=n,
+                         units={"rate": "tasks/s", "submitted": "tasks/s"})
+        metrics[f"{sessions} sessions x {window} in flight"] = figures["rate"]
+        metrics.setdefault("bulk submit", figures["submitted"])
+    sessions, window = SHAPES[0]
+    figures = repeat(once(sessions, window, True), warmup=0, n=n, units={
+        "rate": "tasks/s", "away": "s", "again": "tasks", "lost": "tasks", "doubled": "tasks",
+    })
+    metrics[f"{sessions} x {window}, kill -9 and restart in the middle"] = figures["rate"]
+    metrics["from kill -9 to the next ack"] = figures["away"]
+    metrics["executed again after the kill"] = figures["again"]
+    metrics["lost"], metrics["doubled"] = figures["lost"], figures["doubled"]
+    note = (f"{tasks} tasks with payloads of {len(PAYLOAD)} bytes over TLS on loopback, SQLite with synchronous=FULL; "
+            "a task counts when its Ack, which follows the commit, has arrived. The load runs on the same machine.")
+    return Result("coordinator", machine(), options.seed, warmup, n, metrics, note=note)
+
+
+SCENARIO = Scenario("coordinator", "Durable tasks per second, with kill -9 and restart in the middle", run)
