@@ -115,6 +115,8 @@ class FakeCluster:
                 raise NotFound(f'{obj["kind"]} "{obj["metadata"]["name"]}" not found')
             self._applied[memory] = copy.deepcopy(obj)
             return await self._insert(_without_status(copy.deepcopy(obj)))
+        if obj["metadata"].get("uid") not in (None, old["metadata"]["uid"]):
+            raise Permanent("metadata.uid: field is immutable", reason="Invalid")
         self._check(old, obj["metadata"])
         merged = apply_merge(old, previous=self._applied.get(memory, {}), wished=copy.deepcopy(obj))
         self._applied[memory] = copy.deepcopy(obj)

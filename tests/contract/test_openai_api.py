@@ -409,6 +409,12 @@ def test_work_without_tokens_ends_the_process_so_that_it_is_restarted() -> None:
     assert any("no token came" in line for line in server.lines)
 
 
+def test_a_missing_certificate_is_a_sentence(tmp_path: Path) -> None:
+    server = Server("random://tiny", TLS_DIR=tmp_path)
+    assert server.wait() == 78
+    assert any(line.startswith("error: ") and "TLS_DIR" in line for line in server.lines)
+
+
 def test_a_port_in_use_is_a_sentence(tiny: Server) -> None:
     server = Server("random://tiny", PORT=tiny.url.rpartition(":")[2])
     assert server.wait() == 78
