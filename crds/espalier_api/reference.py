@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from espalier_api import API_VERSION
 from espalier_api.common import Endpoint, PodOverrides
 from espalier_api.meta import Condition
@@ -18,7 +20,7 @@ _BOUNDS = (
     ("minimum", "≥ {}"), ("maximum", "≤ {}"), ("minLength", "≥ {} characters"), ("maxLength", "≤ {} characters"),
     ("minItems", "≥ {} items"), ("maxItems", "≤ {} items"), ("maxProperties", "≤ {} keys"), ("pattern", "`{}`"),
 )  # fmt: skip
-_SHARED = {
+_SHARED: dict[str, type[BaseModel]] = {
     "ModelServer spec": ModelServerSpec,
     "PodOverrides": PodOverrides,
     "Endpoint": Endpoint,
