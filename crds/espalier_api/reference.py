@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -91,7 +92,12 @@ def _shared() -> Iterator[str]:
 
 def _shared_name(schema: Mapping[str, Any]) -> str | None:
     fields = schema.get("properties")
-    return next((n for n, m in _SHARED.items() if fields is not None and fields == structural(m)["properties"]), None)
+    return next((name for name, own in _shared_fields().items() if fields == own), None)
+
+
+@cache
+def _shared_fields() -> dict[str, Any]:
+    return {name: structural(model)["properties"] for name, model in _SHARED.items()}
 
 
 def _rows(schema: Mapping[str, Any], path: str) -> Iterator[str]:
