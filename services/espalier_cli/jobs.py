@@ -87,19 +87,35 @@ def resume(name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig 
 
 async def follow_job(cluster: Cluster, name: str, namespace: str) -> bool:
     """Show a progress bar until the job has ended; returns whether it completed."""
+    job = await _until_ended(cluster, name, namespace)
+    ended = ended_as(job) or ""
+    out.print(escape(ending(job, ended)))
+    return ended == "Complete"
+
+
+async def _until_ended(cluster: Cluster, name: str, namespace: str) -> Object:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[said]}"))
     with Progress(*columns, console=notes) as progress:
         bar = progress.add_task(name, total=100, said="")
         async for event in follow(cluster, GRADING_JOB, namespace, fields=f"metadata.name={name}"):
             if event.type == "DELETED":
                 raise NotFound(f"GradingJob {name} was deleted")
-            job = event.object
-            status = job.get("status") or {}
-            progress.update(bar, completed=status.get("progressPercent") or 0, said=escape(status_line(job)))
-            if (ended := ended_as(job)) is not None:
-                break
-    out.print(f"{name}: {ended}" + (f", espalier report gj/{name} -n {namespace}" if status.get("resultUri") else ""))
-    return ended == "Complete"
+            percent = (event.object.get("status") or {}).get("progressPercent") or 0
+            progress.update(bar, completed=percent, said=escape(status_line(event.object)))
+            if ended_as(event.object) is not None:
+                return event.object
+    raise AssertionError("unreachable: follow never ends")
+
+
+def ending(job: Object, ended: str) -> str:
+    """How a job ended, why if it did not complete, and where its report is."""
+    meta, said = job["metadata"], [f"{job['metadata']['name']}: {ended}"]
+    found = next((c for c in conditions(job) if c["type"] == ended), None)
+    if ended != "Complete" and found is not None:
+        said.append(f"{found['reason']}: {found.get('message', '')}".rstrip(": "))
+    if (job.get("status") or {}).get("resultUri"):
+        said.append(f"see it with: espalier report gj/{meta['name']} -n {meta['namespace']}")
+    return "\n".join(said)
 
 
 def ended_as(job: Object) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from espalier_cli.connection import SUBMITTER, artifacts_of, job_of, submitter_token
-from espalier_cli.jobs import ended_as, follow_job, jobs_table, status_line
+from espalier_cli.jobs import ended_as, ending, follow_job, jobs_table, status_line
 from espalier_cli.options import Where, job_name
 from espalier_kit.errors import Misconfigured, NotFound, Permanent
 from espalier_kube.cluster import CONFIG_MAP, GRADING_JOB, SERVICE_ACCOUNT
@@ -62,6 +62,22 @@ def test_status_line() -> None:
         "Running, 4/9 submissions, about 40 s left"
     )
     assert status_line({"metadata": {}}) == "not yet seen by the operator"
+
+
+@pytest.mark.parametrize(
+    ("given", "ended", "said"),
+    [
+        (job(condition("Complete", "True")), "Complete", "class: Complete"),
+        (job(condition("Failed", "True", "BundleRejected")), "Failed", "class: Failed\nBundleRejected"),
+        (
+            job(condition("Complete", "True"), resultUri="artifact://x"), "Complete",
+            "class: Complete\nsee it with: espalier report gj/class -n course",
+        ),
+    ],
+    ids=["complete", "failed", "with a report"],
+)
+def test_last_words(given: dict[str, Any], ended: str, said: str) -> None:
+    assert ending(given, ended) == said
 
 
 def test_table_has_a_dash_where_nothing_is_known() -> None:
