@@ -7,6 +7,7 @@ same: preloading the library is enough. That needs one `exec`, since the loader 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes.util
 import os
 import shutil
@@ -35,10 +36,15 @@ def find_openblas() -> str | None:
 
 
 def restart_with_openblas(arguments: list[str]) -> None:
-    """Replace this process by itself with OpenBLAS preloaded, once; returns if there is nothing to do."""
+    """Replace this process by itself with OpenBLAS preloaded, once; returns if there is nothing to do.
+
+    Returns too where a sandbox forbids to execute the interpreter again: slow is better than not at all, and the
+    program says which BLAS it has.
+    """
     environ = preloading(os.environ, platform=sys.platform, library=find_openblas())
     if environ is not None:
-        os.execve(sys.executable, [sys.executable, "-m", "espalier_mlx", *arguments], environ)
+        with contextlib.suppress(OSError):
+            os.execve(sys.executable, [sys.executable, "-m", "espalier_mlx", *arguments], environ)
 
 
 def blas_in_use(*, platform: str, maps: str | None = None) -> str:

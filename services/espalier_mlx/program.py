@@ -13,13 +13,12 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import uvicorn
 
-from espalier_kit.clock import Clock, SystemClock, wait_or_stop
+from espalier_kit.clock import Clock, SystemClock
 from espalier_kit.errors import Misconfigured, Permanent
-from espalier_mlx import process, pulse
+from espalier_mlx import process, pulse, tls
 from espalier_mlx.access import ApiKey
 from espalier_mlx.admission import Gate, Limits
 from espalier_mlx.completions import Completions
@@ -34,7 +33,7 @@ _WATCH_S = 1.0
 _SHOWN_S = 2.0
 """How long a stalled process still answers 503 before it ends, so that a probe can see why."""
 _GRACE_S = 5
-_TLS_CHECK_S = 10.0
+_KEEP_ALIVE_S = 30
 
 
 class _Web(uvicorn.Server):  # type: ignore[misc]  # uvicorn counts as untyped here
@@ -86,7 +85,7 @@ async def _run(parts: _Parts, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait())
     helpers = [
         asyncio.create_task(watch(parts.fault, ended, clock=clock, give_up=lambda why: _give_up(runner))),
-        asyncio.create_task(_reload_certificate(parts.web, parts.settings.tls_dir, ended)),
+        asyncio.create_task(tls.reload(parts.web.config.ssl, parts.settings.tls_dir, ended)),
     ]
     try:
         await asyncio.wait({serving, stopping, *helpers}, return_when=asyncio.FIRST_COMPLETED)
@@ -138,22 +137,6 @@ async def _drain(runner: Runner, completions: Completions, drain_s: float) -> No
         log.warning("the generation thread did not end in time")
 
 
-async def _reload_certificate(web: _Web, tls_dir: Path | None, ended: asyncio.Event) -> None:
-    """Take a renewed certificate for new connections without a restart."""
-    if tls_dir is None:
-        await ended.wait()
-        return
-    seen = _changed_ns(tls_dir)
-    while not await wait_or_stop(ended, _TLS_CHECK_S):
-        now = _changed_ns(tls_dir)
-        if now != seen and web.config.ssl is not None:
-            try:
-                web.config.ssl.load_cert_chain(tls_dir / "tls.crt", tls_dir / "tls.key")
-                seen = now
-            except (OSError, ssl.SSLError):
-                log.warning("cannot load the renewed certificate; trying again", exc_info=True)
-
-
 def _listener(settings: MlxSettings) -> socket.socket:
     """The bound socket. Port 0 takes any; the log line tells which. Raises `Misconfigured`."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -170,22 +153,17 @@ def _listener(settings: MlxSettings) -> socket.socket:
     return listener
 
 
-def _changed_ns(tls_dir: Path) -> int:
-    try:
-        return max((tls_dir / name).stat().st_mtime_ns for name in ("tls.crt", "tls.key"))
-    except OSError:
-        return 0
-
-
 def _web(app: object, settings: MlxSettings) -> _Web:
-    tls = settings.tls_dir
-    if tls is not None and not ((tls / "tls.crt").is_file() and (tls / "tls.key").is_file()):
-        raise Misconfigured(f"ESPALIER_MLX_TLS_DIR: {tls} lacks tls.crt or tls.key", reason="Misconfigured")
-    return _Web(uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False,
-        ssl_certfile=str(tls / "tls.crt") if tls else None, ssl_keyfile=str(tls / "tls.key") if tls else None,
-        timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=30, lifespan="off",
-    ))
+    """uvicorn, its TLS context loaded. Raises `Misconfigured`."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, lifespan="off",
+        timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=_KEEP_ALIVE_S, **tls.options(settings.tls_dir),
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(f"ESPALIER_MLX_TLS_DIR: {settings.tls_dir}: {error}") from error
+    return _Web(config)
 
 
 def _fault_of(runner: Runner, beats: pulse.Pulse, settings: MlxSettings, clock: Clock) -> Callable[[], str]:
