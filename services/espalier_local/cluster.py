@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from espalier_kit.errors import Misconfigured, Permanent, Retryable
+from espalier_kit.errors import EspalierError, Misconfigured, Permanent
 from espalier_local import api, bootstrap, pki, record
 from espalier_local.addresses import API_PORT, Range, port_blocker
 from espalier_local.assets import Assets
@@ -34,6 +34,7 @@ SPACE_BYTES = 2**30
 """What etcd, logs and pods of a small cluster take, with room."""
 _LOOK_S = 0.05
 _HOPELESS_RESTARTS = 4
+_FULL_BYTES = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +168,20 @@ def _wait_until_ready(control: Control, address_range: Range, keys: pki.Pki) -> 
     deadline = time.monotonic() + CONTROL_PLANE_TIMEOUT_S
     while not is_ready(address_range.control_plane, API_PORT, keys.certificate("ca")):
         states = control.states()
-        for component in COMPONENTS[:2]:
-            state = states.get(component)
-            if state and state.restarts >= _HOPELESS_RESTARTS:
-                words = tail(control.layout.log(component))
-                sentence = f"{component} does not stay up ({state.last_exit}): {words}"
-                raise Permanent(sentence, reason="ControlPlaneFailed")
+        failed = [c for c in COMPONENTS[:2] if c in states and states[c].restarts >= _HOPELESS_RESTARTS]
+        if failed:
+            raise _failure(control, failed[0], f"does not stay up ({states[failed[0]].last_exit})")
         if not control.is_running():
-            raise Permanent(f"the supervisor died: {tail(control.layout.log('supervisor'))}", reason="SupervisorFailed")
+            raise _failure(control, "supervisor", "died")
         if time.monotonic() > deadline:
-            words = tail(control.layout.log("kube-apiserver"))
-            raise Retryable(f"no API server after {CONTROL_PLANE_TIMEOUT_S:.0f} s: {words}", reason="Timeout")
+            raise _failure(control, "kube-apiserver", f"is not ready after {CONTROL_PLANE_TIMEOUT_S:.0f} s")
         time.sleep(_LOOK_S)
+
+
+def _failure(control: Control, process: str, what: str) -> EspalierError:
+    if shutil.disk_usage(control.layout.root).free < _FULL_BYTES:
+        return _full(control.layout.root)
+    return Permanent(f"{process} {what}: {tail(control.layout.log(process))}", reason="ControlPlaneFailed")
 
 
 def _check_ports(address_range: Range) -> None:
@@ -207,8 +210,11 @@ def _full_disk_as_sentence(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        sentence = f"the disk that holds {root} is full; make room and try again"
-        raise Misconfigured(sentence, reason="DiskFull") from error
+        raise _full(root) from error
+
+
+def _full(root: Path) -> Misconfigured:
+    return Misconfigured(f"the disk that holds {root} is full; make room and try again", reason="DiskFull")
 
 
 def _remove(layout: Layout) -> None:

@@ -123,10 +123,10 @@ def is_phase(*phases: Phase) -> Callable[[ProcessState], bool]:
     return lambda state: state.phase in phases
 
 
-def tail(log: Path, lines: int = 3, width: int = 400) -> str:
+def tail(log: Path, lines: int = 2, width: int = 300) -> str:
     """The last lines of a log, cut, for a sentence; empty if there is none."""
     try:
         text = log.read_bytes()[-8192:].decode(errors="replace")
     except FileNotFoundError:
         return ""
-    return " | ".join(line[-width:] for line in text.strip().splitlines()[-lines:])
+    return " | ".join(line[:width] for line in text.strip().splitlines()[-lines:])

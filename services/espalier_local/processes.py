@@ -16,7 +16,9 @@ from espalier_local.hosts import HostProfile
 from espalier_local.supervised import Phase, ProcessSpec, Wish
 
 NODE_ORDER = 3
-LEASE_DURATION_S, LEASE_RENEW_S = 8, 2
+LEASE_DURATION_S, LEASE_RENEW_S, STATUS_REFRESH_S = 8, 2, 3
+PINNED_ADDRESSES = 15
+"""The first addresses of a node's range are for the node itself and for pods that ask for one, as the coordinator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,12 @@ class ProcessHost:
             **({"profile": {"chip": self.profile.chip, "memory_gb": self.profile.memory_gb}} if is_mac else {}),
             "address": self.address_range.node(self.k),
             "pod_range": self.address_range.pods(self.k),
+            "pod_range_reserved": PINNED_ADDRESSES,
             "state_dir": str(self.control.layout.nodes / self.name / "state"),
             "bootstrap_kubeconfig": str(self.bootstrap_kubeconfig),
             "lease_duration_s": LEASE_DURATION_S,
             "lease_renew_s": LEASE_RENEW_S,
+            "status_refresh_s": STATUS_REFRESH_S,
         }
 
     def _spec(self, settings: Path) -> ProcessSpec:
