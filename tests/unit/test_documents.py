@@ -74,6 +74,17 @@ def test_a_documented_object_is_valid(page: str, document: dict[str, Any]) -> No
     assert SPECS[document["kind"]].model_validate_json(text)
 
 
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+def test_an_example_is_valid_and_can_be_applied_alone(path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text()):
+        assert document["apiVersion"] == API_VERSION
+        assert document["metadata"]["name"]
+        assert SPECS[document["kind"]].model_validate(document["spec"])
+
+
 def test_documented_chart_values_are_valid() -> None:
     chart = ROOT / "charts/espalier"
     schema = json.loads((chart / "values.schema.json").read_text())
@@ -96,7 +107,8 @@ def merged(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 def test_the_table_of_contents_is_complete() -> None:
     named = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.M))
     written = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
-    assert named == written
+    assert written <= named
+    assert named - written <= {"performance.md"}, "only this page is made by a command, `make performance`"
 
 
 def test_decisions_are_under_one_page() -> None:
