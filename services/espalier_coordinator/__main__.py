@@ -9,6 +9,8 @@ import os
 import random
 import secrets
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,12 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
 async def run(settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, tokens: Path | None) -> None:
     """Serve until `stop`, then write what is queued and leave. With `tokens`, users come from that file."""
     await wait_for_tls(settings.tls_dir, stop, clock)
-    access = await _access(settings, clock, tokens)
-    store = SqliteStore(_database(settings.data))
-    try:
-        await _serve(settings, stop, clock, store=store, access=access)
-    finally:
-        store.close()
+    async with _access(settings, clock, tokens) as access:
+        store = SqliteStore(_database(settings.data))
+        try:
+            await _serve(settings, stop, clock, store=store, access=access)
+        finally:
+            store.close()
 
 
 async def _serve(
@@ -98,7 +100,7 @@ async def _serve(
     finally:
         measuring.cancel()
     if host.failed.is_set():
-        raise RuntimeError("the store broke; starting again from what is on disk")
+        raise RuntimeError("the store or the engine broke; start again from what is on disk")
 
 
 async def wait_for_tls(folder: Path, stop: asyncio.Event, clock: Clock) -> None:
@@ -111,10 +113,16 @@ async def wait_for_tls(folder: Path, stop: asyncio.Event, clock: Clock) -> None:
         await clock.sleep(0.5)
 
 
-async def _access(settings: CoordinatorSettings, clock: Clock, tokens: Path | None) -> Access:
+@asynccontextmanager
+async def _access(settings: CoordinatorSettings, clock: Clock, tokens: Path | None) -> AsyncIterator[Access]:
     if tokens is not None:
-        return StaticAccess(local.read_tokens(tokens), settings.admins)
-    return ReviewedAccess(await client.connect(), settings.admins, clock)
+        yield StaticAccess(local.read_tokens(tokens), settings.admins)
+        return
+    cluster = await client.connect()
+    try:
+        yield ReviewedAccess(cluster, settings.admins, clock)
+    finally:
+        await cluster.close()
 
 
 def _database(data: Path) -> Path:

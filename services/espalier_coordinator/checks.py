@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from espalier_coordinator import graph
@@ -29,6 +30,8 @@ def problem_of(report: Report, known: Collection[str]) -> Permanent | None:
     if len(report.value) > MAX_INLINE_BYTES:
         return Permanent(f"a value of {len(report.value)} bytes exceeds {MAX_INLINE_BYTES}: store it as an artifact "
                          "and return its digest", reason="ValueTooLarge")
+    if not all(math.isfinite(tally) for tally in report.tallies.values()):
+        return Permanent("tallies must be finite numbers", reason="InvalidTally")
     try:
         check_tasks(report.children, known)
     except Permanent as error:

@@ -171,6 +171,7 @@ class Core:
             entry.move(task, Event.SKIPPED)
             task.ending = Ending(TaskState.SKIPPED, 0, "DependencyFailed", "a task that it needs did not succeed")
             self.statistics.ended[TaskState.SKIPPED] += 1
+            self._remember(entry, task)
         for key in ready:
             task = entry.tasks[key]
             entry.move(task, Event.UNBLOCKED)
@@ -216,13 +217,13 @@ class Core:
             self._enqueue(task)
 
     def _remember(self, entry: JobEntry, task: TaskEntry) -> None:
-        """What the job's view shows of an ended task. Call before the graph forgets who waits for it."""
+        """What the job's view shows of an ended task."""
         assert task.ending is not None
         for name, value in task.ending.tallies.items():
             entry.tallies[name] = entry.tallies.get(name, 0.0) + value
         if task.state is TaskState.FAILED and len(entry.failed) < MAX_OUTCOMES:
             entry.failed.append(task)
-        elif task.state is not TaskState.FAILED and not entry.graph.has_waiting(task.record.key):
+        elif task.state is not TaskState.FAILED and not entry.graph.is_needed(task.record.key):
             entry.leaves.append(task)
 
     # ------------------------------------------------------------ workers

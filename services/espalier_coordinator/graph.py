@@ -45,6 +45,7 @@ class Graph:
     def __init__(self) -> None:
         self._dependents: dict[str, list[tuple[str, When]]] = {}
         self._open: dict[str, int] = {}
+        self._needed: set[str] = set()
 
     def add(self, nodes: Iterable[Node], state_of: Callable[[str], TaskState | None]) -> tuple[list[str], list[str]]:
         """Add tasks; returns the keys that may run at once and those that are skipped at once (not those behind them:
@@ -54,6 +55,7 @@ class Graph:
             if not depends_on:
                 ready.append(key)
                 continue
+            self._needed.update(d.key for d in depends_on)
             states = [(d, state_of(d.key)) for d in depends_on]
             open_edges = [d for d, state in states if state is None or state not in FINAL]
             for dependency in open_edges:
@@ -87,9 +89,9 @@ class Graph:
                     ready.append(dependent)
         return ready, skipped
 
-    def has_waiting(self, key: str) -> bool:
-        """Whether tasks were added that wait for this open task."""
-        return bool(self._dependents.get(key))
+    def is_needed(self, key: str) -> bool:
+        """Whether any task was added that waits, or waited, for this one."""
+        return key in self._needed
 
     def close(self) -> None:
         """Nothing waits any more: the job was cancelled."""

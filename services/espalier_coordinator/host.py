@@ -80,7 +80,7 @@ class Host:
         self.engine = engine
         self.writer = Writer(store, self._on_commit, self._on_failure)
         self.failed = asyncio.Event()
-        """Set when the store broke: the program must end."""
+        """Set by `fail`."""
         self.last_tick = clock.monotonic()
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -123,6 +123,11 @@ class Host:
         if future := self.do(effects):
             await asyncio.shield(future)
 
+    def fail(self, error: Exception) -> None:
+        """The store or the engine broke: what is in memory cannot be trusted, what is on disk can. End the program."""
+        log.error("broken", exc_info=error)
+        self.failed.set()
+
     def open_session(self) -> Outbox:
         """A new stream."""
         outbox = Outbox(next(self._numbers))
@@ -149,11 +154,15 @@ class Host:
             self._loop.call_soon_threadsafe(self._committed, tickets)
 
     def _committed(self, tickets: list[int]) -> None:
-        self.do(self.engine.committed(tickets))
+        try:
+            self.do(self.engine.committed(tickets))
+        except Exception as error:
+            self.fail(error)
+            return
         for ticket in tickets:
             if (future := self._waiting.pop(ticket, None)) and not future.done():
                 future.set_result(None)
 
     def _on_failure(self, error: Exception) -> None:
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.failed.set)
+            self._loop.call_soon_threadsafe(self.fail, error)

@@ -114,6 +114,9 @@ class Coordinator(rpc.CoordinatorServicer):
             return await call(await self._access.identify(bearer_token(context)))
         except EspalierError as error:
             await abort(context, error)
+        except Exception as error:
+            self._host.fail(error)
+            raise
 
     def _visible(self, identity: Identity, uid: str) -> JobEntry:
         entry = self._host.engine.job(uid)

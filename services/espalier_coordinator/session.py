@@ -46,6 +46,8 @@ async def _read(host: Host, identity: Identity, requests: AsyncIterator[pb.Worke
             _handle(host, identity, outbox.number, message)
     except EspalierError as error:
         outbox.close(error)
+    except Exception as error:
+        host.fail(error)
     finally:
         outbox.close()
 

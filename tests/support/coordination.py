@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from espalier_coordinator.engine import Effects, Engine, Limits
@@ -26,12 +26,30 @@ from espalier_coordinator.model import Job, NewTask
 from espalier_coordinator.state import TaskEntry
 from espalier_coordinator.store.memory import MemoryStore
 from espalier_coordinator.views import JobPicture, job_picture
-from espalier_kit.clock import ManualClock
 from espalier_kit.execution import Dependency, ModelEndpoint, TaskState, When
 from espalier_kit.retry import Backoff
 
 UID = "job-1"
 M = TypeVar("M")
+
+
+class Hands:
+    """A clock that a test moves; nobody sleeps on it."""
+
+    def __init__(self) -> None:
+        self._elapsed_s = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._elapsed_s)
+
+    def monotonic(self) -> float:
+        return self._elapsed_s
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("the engine does not sleep")
+
+    def move(self, seconds: float) -> None:
+        self._elapsed_s += seconds
 
 
 def task(key: str, *after: str, finished: Iterable[str] = (), **fields: object) -> NewTask:
@@ -101,7 +119,7 @@ class World:
     """One coordinator over its crashes. Commits return at once unless `is_disk_stuck`."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.clock = ManualClock()
+        self.clock = Hands()
         self.store = MemoryStore()
         self.limits = limits or Limits(backoff=Backoff(1.0, 8.0))
         self.is_disk_stuck = False
@@ -168,14 +186,13 @@ class World:
         self.do(self.engine.hello(session.number, hello))
         return session
 
-    async def pass_time(self, seconds: float, *alive: Session) -> None:
+    def pass_time(self, seconds: float, *alive: Session) -> None:
         """Time goes by in half seconds; `alive` workers send heartbeats."""
         for _ in range(round(seconds * 2)):
-            await self.clock.advance(0.5)
+            self.clock.move(0.5)
             for session in alive:
                 session.heartbeat()
             self.do(self.engine.tick())
-            await asyncio.sleep(0)
 
     def view(self, uid: str = UID) -> JobPicture:
         return job_picture(self.engine, self.engine.job(uid))

@@ -66,7 +66,6 @@ class Writer:
                 self._write([write for _, writes in group for write in writes])
                 self._on_commit([ticket for ticket, _ in group])
         except Exception as error:  # a broken database: the program must end and start again from what is on disk
-            log.exception("writer failed")
             self._on_failure(error)
 
     def _next_group(self) -> list[tuple[int, Sequence[Write]]]:

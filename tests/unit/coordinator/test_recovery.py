@@ -12,7 +12,7 @@ from tests.support.coordination import UID, World, lease_of, task
 CODE = ModelEndpoint(role="code", url="https://127.0.0.1:1", model="m", api_key="secret")
 
 
-async def test_a_platform_fault_is_tried_again_later_and_then_fails_with_its_cause() -> None:
+def test_a_platform_fault_is_tried_again_later_and_then_fails_with_its_cause() -> None:
     world = World()
     world.submit(task("a", retries=2))
     worker = world.worker()
@@ -21,7 +21,7 @@ async def test_a_platform_fault_is_tried_again_later_and_then_fails_with_its_cau
         assignments = worker.want()
         while not assignments:
             before = len(worker.assignments())
-            await world.pass_time(0.5, worker)
+            world.pass_time(0.5, worker)
             assignments = worker.assignments()[before:]
         attempts.append(assignments[0].attempt)
         worker.report(assignments[0], Verdict.PLATFORM_FAULT, reason="ModelDown", message="no answer")
@@ -31,7 +31,7 @@ async def test_a_platform_fault_is_tried_again_later_and_then_fails_with_its_cau
     assert len(worker.acked()) == 3
 
 
-async def test_the_time_between_tries_grows() -> None:
+def test_the_time_between_tries_grows() -> None:
     world = World()
     world.submit(task("a", retries=3))
     worker = world.worker()
@@ -42,35 +42,35 @@ async def test_the_time_between_tries_grows() -> None:
         start = world.clock.monotonic()
         known = len(worker.assignments())
         while len(worker.assignments()) == known:
-            await world.pass_time(0.5, worker)
+            world.pass_time(0.5, worker)
         attempt = worker.assignments()[-1]
         waits.append(world.clock.monotonic() - start)
     assert [0.5 <= waits[0] <= 1.5, 1.0 <= waits[1] <= 2.5, 2.0 <= waits[2] <= 4.5] == [True] * 3
 
 
-async def test_a_worker_that_falls_silent_loses_its_tasks_after_the_lease_time() -> None:
+def test_a_worker_that_falls_silent_loses_its_tasks_after_the_lease_time() -> None:
     world = World()
     world.submit(task("a"))
     silent = world.worker("silent")
     silent.want()
     other = world.worker("other")
     other.want()
-    await world.pass_time(29.5, other)
+    world.pass_time(29.5, other)
     assert other.keys() == []
-    await world.pass_time(3, other)
+    world.pass_time(3, other)
     assert [(x.record.key, x.attempt) for x in other.assignments()] == [("a", 2)]
     assert silent.is_closed
     assert world.view().lost_leases == 1
 
 
-async def test_the_late_result_of_a_lost_lease_is_fenced() -> None:
+def test_the_late_result_of_a_lost_lease_is_fenced() -> None:
     world = World()
     world.submit(task("a"))
     slow = world.worker("slow")
     (old,) = slow.want()
     other = world.worker("other")
     other.want()
-    await world.pass_time(34, other)
+    world.pass_time(34, other)
     back = world.worker("slow", holds=[old])
     assert back.cancelled() == [lease_of(old)]
     back.report(old, value=b'{"from":"slow"}')
@@ -80,7 +80,7 @@ async def test_the_late_result_of_a_lost_lease_is_fenced() -> None:
     assert world.entry("a").ending.value == b'{"from":"other"}'  # type: ignore[union-attr]
 
 
-async def test_a_broken_stream_is_noticed_sooner_than_silence() -> None:
+def test_a_broken_stream_is_noticed_sooner_than_silence() -> None:
     world = World()
     world.submit(task("a"))
     gone = world.worker("gone")
@@ -88,17 +88,17 @@ async def test_a_broken_stream_is_noticed_sooner_than_silence() -> None:
     other = world.worker("other")
     other.want()
     gone.hang_up()
-    await world.pass_time(13, other)
+    world.pass_time(13, other)
     assert other.keys() == ["a"]
 
 
-async def test_a_worker_that_reconnects_in_time_keeps_what_it_holds() -> None:
+def test_a_worker_that_reconnects_in_time_keeps_what_it_holds() -> None:
     world = World()
     world.submit(task("a"), task("b"))
     worker = world.worker()
     a, b = worker.want(2)
     worker.hang_up()
-    await world.pass_time(5)
+    world.pass_time(5)
     worker = world.worker(holds=[a])
     worker.report(a)
     assert worker.acked() == [lease_of(a)]
@@ -107,14 +107,14 @@ async def test_a_worker_that_reconnects_in_time_keeps_what_it_holds() -> None:
     assert lease_of(worker.assignments()[0]) == lease_of(b)
 
 
-async def test_a_task_that_kills_its_worker_does_not_run_for_ever() -> None:
+def test_a_task_that_kills_its_worker_does_not_run_for_ever() -> None:
     world = World()
     world.submit(task("poison", retries=2))
     for _ in range(3):
         worker = world.worker()
         worker.want()
         while not worker.assignments():
-            await world.pass_time(1, worker)
+            world.pass_time(1, worker)
     world.worker()
     (outcome,) = world.view().outcomes
     assert outcome.reason == "PlatformFault"
@@ -163,15 +163,15 @@ def test_a_worker_that_stops_midway_costs_its_task_no_retry() -> None:
     assert [a.attempt for a in worker.want()] == [2]
 
 
-async def test_the_coordinator_ends_an_attempt_that_its_worker_does_not() -> None:
+def test_the_coordinator_ends_an_attempt_that_its_worker_does_not() -> None:
     world = World()
     world.submit(task("a", timeout_s=10, retries=0))
     worker = world.worker()
     (a,) = worker.want()
     assert a.timeout_s == 10
-    await world.pass_time(49.5, worker)
+    world.pass_time(49.5, worker)
     assert worker.cancelled() == []
-    await world.pass_time(1, worker)
+    world.pass_time(1, worker)
     assert worker.cancelled() == [lease_of(a)]
     assert "TaskTimeout" in world.view().outcomes[0].message
 
@@ -193,7 +193,7 @@ def test_after_a_restart_a_worker_goes_on_with_what_it_runs() -> None:
     assert [(x.record.key, x.attempt) for x in worker.want()] == [("b", 1)]
 
 
-async def test_after_a_restart_nothing_is_granted_while_somebody_may_still_run_it() -> None:
+def test_after_a_restart_nothing_is_granted_while_somebody_may_still_run_it() -> None:
     world = World()
     world.submit(task("a"), task("b"))
     (a,) = world.worker("gone").want()
@@ -201,9 +201,9 @@ async def test_after_a_restart_nothing_is_granted_while_somebody_may_still_run_i
     world.crash()
     quick = world.worker("quick")
     assert quick.want(5) == []
-    await world.pass_time(29, quick)
+    world.pass_time(29, quick)
     assert quick.assignments() == []
-    await world.pass_time(1.5, quick)
+    world.pass_time(1.5, quick)
     assert [(x.record.key, x.attempt) for x in quick.assignments()] == [("a", 2), ("b", 2)]
     late = world.worker("gone", holds=[a])
     assert late.cancelled() == [lease_of(a)]
@@ -227,19 +227,19 @@ def test_tasks_submitted_after_a_restart_do_not_wait_for_lost_workers() -> None:
     assert worker.keys() == ["x"]
 
 
-async def test_an_attempt_number_is_never_given_twice_over_two_crashes() -> None:
+def test_an_attempt_number_is_never_given_twice_over_two_crashes() -> None:
     world = World()
     world.submit(task("a", retries=9))
     numbers = [x.attempt for x in world.worker("first").want()]
     world.crash()
     worker = world.worker("second")
     worker.want()
-    await world.pass_time(31, worker)
+    world.pass_time(31, worker)
     numbers += [x.attempt for x in worker.assignments()]
     world.crash()
     worker = world.worker("third")
     worker.want()
-    await world.pass_time(31, worker)
+    world.pass_time(31, worker)
     numbers += [x.attempt for x in worker.assignments()]
     assert numbers == [1, 2, 3]
 
@@ -274,7 +274,7 @@ def test_results_tallies_and_attempts_survive() -> None:
 
 
 @pytest.mark.parametrize("is_told_again", [True, False])
-async def test_a_job_waits_for_its_endpoints_after_a_restart_but_not_for_ever(is_told_again: bool) -> None:
+def test_a_job_waits_for_its_endpoints_after_a_restart_but_not_for_ever(is_told_again: bool) -> None:
     world = World()
     world.submit(task("a"), endpoints=(CODE,))
     world.crash()
@@ -284,7 +284,7 @@ async def test_a_job_waits_for_its_endpoints_after_a_restart_but_not_for_ever(is
         world.submit(task("a"), endpoints=(CODE,))
         assert [c.endpoints for c in worker.contexts()] == [(CODE,)]
     else:
-        await world.pass_time(31, worker)
+        world.pass_time(31, worker)
         assert worker.contexts() == []
     assert worker.keys() == ["a"]
 

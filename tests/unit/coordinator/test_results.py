@@ -134,7 +134,9 @@ def test_faults_of_people_are_final_and_keep_their_reason(verdict: Verdict, reas
     }
     c = worker.assignments()[-1]
     assert [(i.state, i.reason, i.message) for i in c.inputs] == [(TaskState.FAILED, reason, "say why")]
-    assert [(o.key, o.reason, o.attempts) for o in world.view().outcomes] == [("a", reason, 1)]
+    assert [(o.key, o.reason, o.attempts) for o in world.view().outcomes] == [
+        ("a", reason, 1), ("d", "DependencyFailed", 0),
+    ]
 
 
 def test_a_value_over_the_limit_is_a_fault_of_the_platform_with_a_sentence() -> None:

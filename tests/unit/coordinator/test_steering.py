@@ -70,13 +70,13 @@ def test_children_of_a_cancelled_job_are_cancelled_with_it() -> None:
     assert worker.keys() == ["a"]
 
 
-async def test_a_worker_that_does_not_obey_cannot_hold_up_a_cancellation() -> None:
+def test_a_worker_that_does_not_obey_cannot_hold_up_a_cancellation() -> None:
     world = World()
     world.submit(task("a"))
     worker = world.worker()
     worker.want()
     world.update(cancel=True)
-    await world.pass_time(31, worker)
+    world.pass_time(31, worker)
     assert world.view().state is JobState.CANCELLED
 
 
@@ -198,3 +198,15 @@ def test_a_view_tells_of_twenty_failures_at_most_oldest_first() -> None:
         worker.report(assignment, Verdict.USER_FAULT, reason="Bad")
     assert [o.key for o in world.view().outcomes] == [f"t{n}" for n in range(20)]
     assert world.view().counts["failed"] == 25
+
+
+def test_a_view_tells_of_ended_tasks_that_nobody_waits_for_also_when_they_were_skipped() -> None:
+    world = World()
+    world.submit(task("a"), task("b", "a"), task("report", "b"), task("summary", finished=["a"]))
+    worker = world.worker()
+    worker.report(worker.want(2)[0], Verdict.USER_FAULT, reason="Bad")
+    worker.report(worker.assignments()[-1], value=b"{}")
+    told = {o.key: o.state for o in world.view().outcomes}
+    assert told == {"a": "failed", "report": "skipped", "summary": "done"}
+    world.crash()
+    assert {o.key: o.state for o in world.view().outcomes} == told
