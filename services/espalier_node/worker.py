@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 2.0
 """How soon a container that cannot start yet, or a status that cannot be written, is tried again."""
-FORGOTTEN_GRACE_S = 30.0
-"""The longest grace of a pod that the API server no longer has."""
+FORGOTTEN_GRACE_S = 2.0
+"""The longest grace of a pod that the API server no longer has: it was removed by force, and may have a successor."""
 
 
 class PodWorker:
@@ -282,8 +282,7 @@ class PodWorker:
     def _grace_s(self) -> float:
         if not self._is_gone:
             return self._pod.grace_s
-        deleting = self._pod.raw["metadata"].get("deletionGracePeriodSeconds")
-        return 0.0 if deleting == 0 else min(self._pod.grace_s, FORGOTTEN_GRACE_S)
+        return min(self._pod.grace_s, FORGOTTEN_GRACE_S)
 
     async def _last_words(self) -> None:
         self._waiting = {}

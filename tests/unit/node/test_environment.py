@@ -17,7 +17,7 @@ from tests.support.node import container, pod, pod_object
 
 SITUATION = Situation(pod_ip="127.77.1.10", host_ip="127.77.1.1", node_name="linux-1", allocatable={"cpu": "2"})
 SOURCES = Sources(
-    config_maps={"settings": {"data": {"colour": "green"}, "binaryData": {"raw": base64.b64encode(b"x").decode()}}, "gone": None},
+    config_maps={"settings": {"data": {"colour": "green"}, "binaryData": {"raw": "eA=="}}, "gone": None},
     secrets={"key": {"data": {"password": base64.b64encode(b"s3cret").decode()}}},
 )  # fmt: skip
 
@@ -80,7 +80,10 @@ def test_what_is_missing_is_named(origin: Object, sentence: str) -> None:
 
 def test_env_from_goes_below_env() -> None:
     made = container(
-        envFrom=[{"configMapRef": {"name": "settings"}, "prefix": "S_"}, {"secretRef": {"name": "no", "optional": True}}],
+        envFrom=[
+            {"configMapRef": {"name": "settings"}, "prefix": "S_"},
+            {"secretRef": {"name": "no", "optional": True}},
+        ],
         env=[{"name": "S_raw", "value": "mine"}],
     )
     spec = pod(made)
@@ -99,7 +102,9 @@ def test_unfinished_references_stay() -> None:
     assert expand("$(A $A $() $$", {"A": "1"}) == "$(A $A $() $"
 
 
-@pytest.mark.parametrize(("text", "expected"), [("250m", 0.25), ("1Ki", 1024), ("2e3", 2000), ("1.5G", 1.5e9), ("3", 3)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("250m", 0.25), ("1Ki", 1024), ("2e3", 2000), ("1.5G", 1.5e9), ("3", 3)]
+)
 def test_quantities(text: str, expected: float) -> None:
     assert float(quantity(text)) == expected
 
@@ -127,7 +132,9 @@ def test_an_exact_runtime_goes_before_a_glob(tmp_path: Path) -> None:
     assert images.resolve("espalier-mlx:2", known).bin == tmp_path
     with pytest.raises(Permanent, match="is not a directory"):
         images.resolve("espalier-worker:2", known)
-    with pytest.raises(Permanent, match=r"image nginx has no runtime on this node.*espalier-\*, espalier-mlx") as caught:
+    with pytest.raises(
+        Permanent, match=r"image nginx has no runtime on this node.*espalier-\*, espalier-mlx"
+    ) as caught:
         images.resolve("nginx", known)
     assert caught.value.reason == images.PULL_ERROR
 
@@ -167,7 +174,11 @@ UNSUPPORTED: dict[str, tuple[Object, Object, str]] = {
     "capabilities": ({"securityContext": {"capabilities": {"add": ["X"]}}}, {}, "capabilities"),
     "device": ({"volumeDevices": [{}]}, {}, "volumeDevices"),
     "propagation": ({"volumeMounts": [{"name": "v", "mountPropagation": "HostToContainer"}]}, {}, "mountPropagation"),
-    "bundle": ({}, {"volumes": [{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {}}]}}]}, "clusterTrust"),
+    "bundle": (
+        {},
+        {"volumes": [{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {}}]}}]},
+        "clusterTrust",
+    ),
 }
 
 
@@ -185,7 +196,11 @@ def test_an_ordinary_pod_is_supported() -> None:
 
 @pytest.mark.parametrize(
     ("own", "shared", "expected"),
-    [({}, {}, (64100, 64100)), ({}, {"runAsUser": 5}, (5, 5)), ({"runAsUser": 6, "runAsGroup": 7}, {"runAsUser": 5}, (6, 7))],
+    [
+        ({}, {}, (64100, 64100)),
+        ({}, {"runAsUser": 5}, (5, 5)),
+        ({"runAsUser": 6, "runAsGroup": 7}, {"runAsUser": 5}, (6, 7)),
+    ],
     ids=["node's", "pod's", "container's"],
 )
 def test_users(own: Object, shared: Object, expected: tuple[int, int]) -> None:
