@@ -88,10 +88,9 @@ def read_result(run: NotebookRun, finished: Finished, *, is_last_try: bool) -> N
         for event in events
         if event.get("event") == "cell"
     }
-    ended = _after_death(told.values())
     return NotebookResult(
         notebook=run.notebook,
-        cells=tuple(told.get(c.key, CellResult(key=c.key, reason=ended or missing)) for c in run.cells),
+        cells=tuple(told.get(c.key, CellResult(key=c.key, reason=missing)) for c in run.cells),
     )
 
 
@@ -127,7 +126,3 @@ def _raise_unstarted(events: list[dict[str, Any]], finished: Finished, run: Note
         )
     said = failure.get("message") or finished.stderr.strip()[-500:] or f"exit code {finished.code}"
     raise PlatformFault(f"no kernel started in the sandbox: {said}", reason="SandboxFailed")
-
-
-def _after_death(cells: Any) -> str:
-    return "KernelDied" if any(cell.reason == "KernelDied" for cell in cells) else ""

@@ -26,6 +26,8 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 _PR_SET_DUMPABLE = 4
 _OUTPUTS = ("stream", "display_data", "execute_result", "update_display_data")
 _MESSAGE_CHARACTERS = 500
+_INTERRUPT_SECONDS = 3
+"""What an interrupted cell may take to end; then nothing else of the notebook runs."""
 
 
 class BoundedClient(NotebookClient):  # type: ignore[misc]  # nbclient is untyped here
@@ -112,52 +114,48 @@ async def _run(request: dict[str, Any], out: TextIO) -> None:
     client.km.ip = os.path.join(request["sockets"], "kernel")
     async with client.async_setup_kernel():
         _say(out, {"event": "started"})
-        deadline = time.monotonic() + request["notebook_seconds"]
-        for index, (cell, asked) in enumerate(zip(cells, request["cells"], strict=True)):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                _say(
-                    out,
-                    {
-                        "event": "cell",
-                        "key": asked["key"],
-                        "reason": "Timeout",
-                        "message": "the notebook's time was used up",
-                    },
-                )
-                continue
-            client.timeout = max(1, round(min(left, request["cell_seconds"])))
-            client.start_cell()
-            if not await _run_cell(client, cell, index=index, key=asked["key"], out=out):
-                break
-    _say(out, {"event": "finished"})
+        await _run_cells(client, request, out)
+        _say(out, {"event": "finished"})
 
 
-async def _run_cell(client: BoundedClient, cell: Any, *, index: int, key: str, out: TextIO) -> bool:
-    """Run one cell and say how it ended; False when the kernel is gone."""
+async def _run_cells(client: BoundedClient, request: dict[str, Any], out: TextIO) -> None:
+    """One line for each cell; once the kernel or the time is gone, the rest ends for the same reason."""
+    deadline = time.monotonic() + request["notebook_seconds"]
+    gone = ""
+    for index, asked in enumerate(request["cells"]):
+        left = deadline - time.monotonic()
+        if not gone and left <= 0:
+            gone = "Timeout"
+        if gone:
+            _say(out, {"event": "cell", "key": asked["key"], "reason": gone, "message": "it did not run any more"})
+            continue
+        client.timeout = max(1, round(min(left, request["cell_seconds"])))
+        gone = await _run_cell(client, index=index, key=asked["key"], out=out)
+
+
+async def _run_cell(client: BoundedClient, *, index: int, key: str, out: TextIO) -> str:
+    """Run one cell and say how it ended; returns why nothing can run after it, if so."""
+    cell = client.nb.cells[index]
     began = time.monotonic()
-    reason, message, alive = "", "", True
+    reason, message, gone = "", "", ""
+    late = f"the cell ran longer than {client.timeout} s"
+    client.start_cell()
     try:
-        await client.async_execute_cell(cell, index)
+        async with asyncio.timeout(client.timeout + _INTERRUPT_SECONDS):
+            await client.async_execute_cell(cell, index)
         reason, message = _error(client.reply)
         if reason == "KeyboardInterrupt" and time.monotonic() - began >= client.timeout:
-            reason, message = "Timeout", f"the cell ran longer than {client.timeout} s"
-    except CellTimeoutError:
-        reason, message = "Timeout", f"the cell ran longer than {client.timeout} s"
-    except DeadKernelError:
-        reason, message, alive = "KernelDied", "the kernel died: memory, or the code ended its own process", False
-    _say(
-        out,
-        {
-            "event": "cell",
-            "key": key,
-            "reason": reason,
-            "message": message,
-            "output": _text(cell, client.output_bytes),
-            "seconds": round(time.monotonic() - began, 3),
-        },
-    )
-    return alive
+            reason, message = "Timeout", late
+    except (TimeoutError, CellTimeoutError):
+        reason, message, gone = "Timeout", late, "Timeout"
+    except DeadKernelError:  # nbclient also says so when it is cut off in its wait
+        reason, message = "KernelDied", "the kernel died: memory, or the code ended its own process"
+        if time.monotonic() - began >= client.timeout:
+            reason, message = "Timeout", late
+        gone = reason
+    said = {"reason": reason, "message": message, "output": _text(cell, client.output_bytes)}
+    _say(out, {"event": "cell", "key": key, **said, "seconds": round(time.monotonic() - began, 3)})
+    return gone
 
 
 def _error(reply: dict[str, Any] | None) -> tuple[str, str]:

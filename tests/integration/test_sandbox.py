@@ -72,12 +72,11 @@ async def test_an_endless_loop_is_cut_off_and_the_tests_after_it_run() -> None:
     assert after.reason == ""
 
 
-async def test_a_loop_that_ignores_interrupts_ends_with_the_notebook() -> None:
+async def test_a_loop_that_ignores_interrupts_ends_the_notebook_in_its_time() -> None:
     began = time.monotonic()
-    loop, after = await _run("while True:\n    try:\n        while True: pass\n    except BaseException: pass", "assert True")
-    assert (loop.reason, after.reason) != ("", "")
-    assert after.reason != ""
-    assert time.monotonic() - began < SECONDS + execute_module.GRACE_SECONDS + 15
+    cells = await _run("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", "assert True")
+    assert [cell.reason for cell in cells] == ["Timeout", "Timeout"]
+    assert time.monotonic() - began < SECONDS + execute_module.GRACE_SECONDS
 
 
 async def test_a_notebook_that_ends_its_kernel_fails_its_tests() -> None:

@@ -33,7 +33,10 @@ def _finished(*events: dict[str, object], code: int = 0, is_timeout: bool = Fals
     [
         pytest.param(_finished(STARTED, _cell("n/a"), _cell("n/t"), FINISHED), ["", ""], id="clean"),
         pytest.param(_finished(STARTED, _cell("n/a"), _cell("n/t", "ValueError"), FINISHED), ["", "ValueError"], id="error"),
-        pytest.param(_finished(STARTED, _cell("n/a", "KernelDied"), FINISHED), ["KernelDied", "KernelDied"], id="died"),
+        pytest.param(
+            _finished(STARTED, _cell("n/a", "KernelDied"), _cell("n/t", "KernelDied"), FINISHED),
+            ["KernelDied", "KernelDied"], id="died",
+        ),
         pytest.param(_finished(STARTED, _cell("n/a"), is_timeout=True), ["", "Timeout"], id="timeout"),
         pytest.param(_finished(STARTED, code=137), ["Killed", "Killed"], id="killed"),
         pytest.param(_finished(STARTED, _cell("n/a"), FINISHED, noise='no json\n[1]\n"x"\n'), ["", "NotRun"], id="noise"),
