@@ -33,6 +33,7 @@ def bundle(*, total: float = 4) -> dict[str, bytes]:
     assignment = {
         "name": "squares",
         "total": total,
+        "judging": {"quoteCharacters": 40, "commentCharacters": 60},
         "notebooks": [{"name": "squares", "release": "release/squares.ipynb", "solution": "solution/squares.ipynb"}],
         "rubric": [
             {

@@ -11,7 +11,7 @@ TINY = "random://tiny"
 
 def template(*, source: str = TINY, **more: Any) -> Object:
     """A judge's own model server."""
-    return {"template": {"models": [{"name": "tiny", "source": source}], **more}, "maxTokens": 256}
+    return {"template": {"models": [{"name": "tiny", "source": source}], **more}, "maxTokens": 400}
 
 
 def grading_job(name: str, namespace: str, *, assignment: str, submissions: str, **spec: Any) -> Object:

@@ -13,6 +13,8 @@ from espalier_kube.cluster import EVENT, Cluster, Kind, Object
 from espalier_kube.watch import follow
 
 Predicate = Callable[[Object], bool]
+_ENDED = {"Failed", "Cancelled", "Complete"}
+"""Phases after which nothing more comes: waiting on would only hide why."""
 
 
 async def until(
@@ -26,6 +28,8 @@ async def until(
             last["object"] = event.object
             if event.type != "DELETED" and predicate(event.object):
                 return event.object
+            if event.object.get("status", {}).get("phase") in _ENDED:
+                raise TimeoutError
         raise AssertionError("unreachable: follow never ends")
 
     try:
