@@ -20,7 +20,7 @@ from espalier_kube.cluster import (
     Object,
 )
 from espalier_kube.fake import FakeCluster
-from espalier_kube.objects import metadata, timestamp, typed
+from espalier_kube.objects import has_condition, metadata, timestamp, typed
 from espalier_operator.apply import Applier
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
@@ -226,7 +226,7 @@ class World:
     async def _start_pod(self, owner: Object, name: str, component: str) -> None:
         template = owner["spec"]["template"]
         taken = {p["spec"].get("nodeName") for p in (await self.cluster.list(POD)).items}
-        macs = [n["metadata"]["name"] for n in (await self.cluster.list(NODE)).items]
+        macs = [n["metadata"]["name"] for n in (await self.cluster.list(NODE)).items if has_condition(n, "Ready")]
         node = next((m for m in macs if m not in taken), "") if component == "ModelServer" else "linux-1"
         meta = metadata(name, NAMESPACE, labels=template["metadata"]["labels"], owner=owner)
         spec = {**template["spec"], **({"nodeName": node} if node else {})}
