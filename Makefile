@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 PY := $(VENV)/bin/python
+# Plugins of protoc are looked up on PATH.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
 NAME ?= coordinator
