@@ -75,7 +75,7 @@ async def gather(cluster: Cluster, name: str, namespace: str) -> Facts:
 def explanation(facts: Facts) -> Explanation:
     """The most specific thing that holds the job up: its end, a refusal, a degradation, a pod, or none."""
     name = facts.job["metadata"]["name"]
-    evidence = (*_pod_lines(facts.pods), *_event_lines(facts.warnings))
+    evidence = (*_job_lines(facts.worker_job), *_pod_lines(facts.pods), *_event_lines(facts.warnings))
     state = {c["type"]: c for c in conditions(facts.job)}
     if not state:
         step = "see that the operator runs: kubectl -n espalier-system get pods"
@@ -121,6 +121,16 @@ def _trouble(pod: Object) -> str:
     return ""
 
 
+def _job_lines(worker_job: Object | None) -> tuple[str, ...]:
+    if worker_job is None:
+        return ("no worker Job",)
+    status: Mapping[str, Any] = worker_job.get("status") or {}
+    counts = ", ".join(f"{status.get(key, 0)} {key}" for key in ("active", "succeeded", "failed"))
+    failed = [c for c in status.get("conditions", ()) if c["type"] == "Failed" and c["status"] == "True"]
+    why = f"; {failed[0].get('reason')} {failed[0].get('message', '')}".rstrip() if failed else ""
+    return (f"job {worker_job['metadata']['name']}: {counts}{why}",)
+
+
 def _pod_lines(pods: Sequence[Object]) -> tuple[str, ...]:
     lines = []
     for pod in sorted(pods, key=lambda p: str(p["metadata"]["name"])):
@@ -133,7 +143,8 @@ def _pod_lines(pods: Sequence[Object]) -> tuple[str, ...]:
 
 
 def _event_lines(events: Sequence[Object]) -> tuple[str, ...]:
-    return tuple(f"event {e.get('reason')}: {e.get('message', '')}" for e in events[-3:])
+    told = [e for e in events if e.get("reason") != "Unhealthy"]  # probes of a server that starts; the pod's line says more
+    return tuple(f"event {e.get('reason')}: {e.get('message', '')}" for e in told[-3:])
 
 
 def _seen(event: Object) -> str:

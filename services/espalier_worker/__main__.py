@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Coroutine
 from functools import partial
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--check-settings", action="store_true", help="read the settings, say whether they are right")
     arguments = parser.parse_args()
     logs.configure()
+    logging.getLogger("httpx").setLevel("WARNING")  # a line for every artifact says nothing
     try:
         settings = load(WorkerSettings, "worker")
     except Misconfigured as error:

@@ -72,9 +72,16 @@ def test_sentence_and_next_step(given: Facts, said: str, step: str) -> None:
     assert step in found.next_step
 
 
-def test_evidence_lists_pods_with_restarts() -> None:
-    found = explanation(facts(job(), pod(phase="Running", containerStatuses=[{"restartCount": 2, "state": {}}])))
-    assert found.evidence == ("pod class-worker-0 on linux-1: Running, 2 restarts",)
+def test_evidence_lists_the_job_pods_and_events() -> None:
+    running = pod(phase="Running", containerStatuses=[{"restartCount": 2, "state": {}}])
+    failed = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "exit code 78"}
+    worker_job = {"metadata": {"name": "class-worker"}, "status": {"failed": 1, "conditions": [failed]}}
+    events = ({"reason": "Unhealthy", "message": "probe"}, {"reason": "BackOff", "message": "restarting"})
+    assert explanation(Facts(job(), worker_job, (running,), events)).evidence == (
+        "job class-worker: 0 active, 0 succeeded, 1 failed; PodFailurePolicy exit code 78",
+        "pod class-worker-0 on linux-1: Running, 2 restarts",
+        "event BackOff: restarting",
+    )
 
 
 async def test_gathers_what_belongs_to_the_job() -> None:
