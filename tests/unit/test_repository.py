@@ -116,7 +116,8 @@ def test_functions_are_small() -> None:
 
 FOREIGN = (
     "pypi" + ".org", "pythonhosted" + ".org", "docker" + ".io", "ghcr" + ".io", "quay" + ".io", "registry." + "k8s.io",
-    "proxy.golang" + ".org", "huggingface" + ".co", "/root" + "/", "/work/" + "main", "/work/" + "shared", "/tmp/" + "brief",
+    "proxy.golang" + ".org", "huggingface" + ".co", "/root" + "/", "/work/" + "main", "/work/" + "shared",
+    "/tmp/" + "brief",
 )  # fmt: skip
 
 
