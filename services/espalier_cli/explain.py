@@ -143,7 +143,7 @@ def _pod_lines(pods: Sequence[Object]) -> tuple[str, ...]:
 
 
 def _event_lines(events: Sequence[Object]) -> tuple[str, ...]:
-    told = [e for e in events if e.get("reason") != "Unhealthy"]  # probes of a server that starts; the pod's line says more
+    told = [e for e in events if e.get("reason") != "Unhealthy"]  # a starting server's probes
     return tuple(f"event {e.get('reason')}: {e.get('message', '')}" for e in told[-3:])
 
 

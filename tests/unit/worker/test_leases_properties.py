@@ -91,7 +91,7 @@ class Book(RuleBasedStateMachine):
     @invariant()
     def nothing_owed_is_forgotten(self) -> None:
         missing = self.owed - set(self.leases.held())
-        assert len(missing) <= 0 or (self.leases.is_draining and not self.leases.is_empty)
+        assert not missing or self.leases.is_draining, "only a draining worker gives back what it has not started"
 
     @invariant()
     def window_is_kept(self) -> None:
@@ -100,4 +100,4 @@ class Book(RuleBasedStateMachine):
 
 
 TestBook = Book.TestCase
-TestBook.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBook.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
