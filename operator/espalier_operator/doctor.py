@@ -1,4 +1,4 @@
-"""The node doctor's active signal: `GET /ready` on each model endpoint every 3 s; two failures withdraw it."""
+"""The node doctor's active signal: `GET /ready` on each serving endpoint every 3 s; two failures withdraw it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from espalier_operator.plan.modelserver import PORT
 log = logging.getLogger(__name__)
 
 PERIOD_S = 3.0
+ROUND_S = 1.0
+"""Who does not answer (starting, or withdrawn) is asked each round, so that it serves as soon as it can."""
 TIMEOUT_S = 2.5
 FAILURES = 2
 AGAIN_S = 0.5
@@ -59,6 +61,7 @@ class Doctor:
     ) -> None:
         self._probe, self._targets, self._on_change, self._clock = probe, targets, on_change, clock
         self._verdicts: dict[str, Verdict] = {}
+        self._asked_at: dict[str, float] = {}
 
     def verdict(self, pod_uid: str) -> tuple[bool, float | None, str] | None:
         """(answers, tokens per second, why not), or None before the first probe."""
@@ -67,15 +70,23 @@ class Doctor:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until `stop`."""
-        while not await wait_or_stop(stop, PERIOD_S):
+        while not await wait_or_stop(stop, ROUND_S):
             await self.visit()
 
     async def visit(self) -> None:
-        """One round."""
+        """One round: everybody whose turn it is, at once."""
         targets = tuple(self._targets())
         alive = {target.uid for target in targets}
         self._verdicts = {uid: v for uid, v in self._verdicts.items() if uid in alive}
-        await asyncio.gather(*(self._ask(target) for target in targets))
+        self._asked_at = {uid: at for uid, at in self._asked_at.items() if uid in alive}
+        now = self._clock.monotonic()
+        due = [target for target in targets if self._is_due(target.uid, now)]
+        self._asked_at |= {target.uid: now for target in due}
+        await asyncio.gather(*(self._ask(target) for target in due))
+
+    def _is_due(self, uid: str, now: float) -> bool:
+        known = self._verdicts.get(uid)
+        return known is None or not known.answers or now - self._asked_at[uid] >= PERIOD_S - ROUND_S / 2
 
     async def _ask(self, target: Target) -> None:
         before = self._verdicts.get(target.uid)

@@ -171,6 +171,9 @@ async def test_the_doctor_asks_again_at_once_before_it_withdraws() -> None:
     doctor = Doctor(probe, lambda: [target], changes.append, clock)
     await doctor.visit()
     assert doctor.verdict("p-1") == (True, 30.0, "")
+    await doctor.visit()
+    assert len(answers) == 2, "who serves is asked every three seconds only"
+    await clock.advance(3)
     visiting = asyncio.create_task(doctor.visit())
     await clock.advance(0.5)
     await visiting
