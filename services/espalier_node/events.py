@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Literal
 
 from espalier_kit.clock import Clock
@@ -15,8 +16,17 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "espalier-node"
 REMEMBERED = 1024
+REPEAT_S = 10.0
+"""A repeated Event is counted at once and written this often: a failing probe must not flood the API server."""
 NODE_NAMESPACE = "default"
 """Where Kubernetes keeps Events of objects without a namespace."""
+
+
+@dataclass(slots=True)
+class _Known:
+    name: str
+    written_at: float
+    count: int = 1
 
 
 class Events:
@@ -24,7 +34,7 @@ class Events:
 
     def __init__(self, cluster: Cluster, clock: Clock, node_name: str) -> None:
         self._cluster, self._clock, self._node = cluster, clock, node_name
-        self._seen: OrderedDict[tuple[str, str, str, str], tuple[str, int]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str, str, str], _Known] = OrderedDict()
 
     async def write(
         self, about: Object, reason: str, message: str, *, kind: Literal["Normal", "Warning"] = "Normal",
@@ -46,10 +56,12 @@ class Events:
     ) -> None:
         now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         if key in self._seen:
-            name, count = self._seen[key]
-            await self._cluster.patch(EVENT, name, namespace, {"count": count + 1, "lastTimestamp": now})
-            self._seen[key] = (name, count + 1)
+            known = self._seen[key]
+            known.count += 1
             self._seen.move_to_end(key)
+            if self._clock.monotonic() - known.written_at >= REPEAT_S:
+                known.written_at = self._clock.monotonic()
+                await self._cluster.patch(EVENT, known.name, namespace, {"count": known.count, "lastTimestamp": now})
             return
         name = f"{involved['name'][:200]}.{uuid.uuid4().hex[:16]}"
         await self._cluster.create({
@@ -59,7 +71,7 @@ class Events:
             "source": {"component": COMPONENT, "host": self._node},
             "reportingComponent": COMPONENT, "reportingInstance": self._node,
         })
-        self._seen[key] = (name, 1)
+        self._seen[key] = _Known(name, written_at=self._clock.monotonic())
         while len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
 

@@ -94,8 +94,9 @@ class _Routes:
         path = self._log_path(worker, name, previous=_is_true(request.query.get("previous")))
         is_followed = _is_true(request.query.get("follow")) and not _is_true(request.query.get("previous"))
         if is_followed:
+            attempt = self._context.runtime.runs(worker.pod.uid, name)[0].attempt
             chunks = logs.limit_async(
-                logs.follow(path, wish, lambda: self._is_running(worker, name)), wish.limit_bytes
+                logs.follow(path, wish, lambda: self._is_running(worker, name, attempt)), wish.limit_bytes
             )
         else:
             chunks = _as_async(path, wish)
@@ -122,9 +123,9 @@ class _Routes:
             raise Permanent(f"container {name} in pod {worker.pod.name} {what}")
         return path
 
-    def _is_running(self, worker: PodWorker, name: str) -> bool:
+    def _is_running(self, worker: PodWorker, name: str, attempt: int) -> bool:
         runs = self._context.runtime.runs(worker.pod.uid, name)
-        return bool(runs) and runs[0].is_running
+        return bool(runs) and runs[0].attempt == attempt and runs[0].is_running
 
 
 def wish_of(query: Mapping[str, str], clock: Clock) -> Wish:

@@ -12,6 +12,8 @@ from espalier_kube.cluster import Object
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
 VOLUME_TYPES = frozenset({"configMap", "secret", "projected", "downwardAPI", "emptyDir", "persistentVolumeClaim"})
+_ABSENT = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "dnsConfig", "runtimeClassName")
+"""Fields of a pod that a native process cannot have."""
 _PROJECTIONS = frozenset({"configMap", "secret", "downwardAPI", "serviceAccountToken"})
 
 
@@ -99,10 +101,25 @@ def user_and_group(pod: PodSpec, container: ContainerSpec, default: int) -> tupl
     return user, int(own.get("runAsGroup", shared.get("runAsGroup", user)))
 
 
+def volume_group(pod: PodSpec) -> int | None:
+    """fsGroup: the group that owns the pod's volumes and that its containers belong to."""
+    found = (pod.raw["spec"].get("securityContext") or {}).get("fsGroup")
+    return None if found is None else int(found)
+
+
+def further_groups(pod: PodSpec) -> tuple[int, ...]:
+    """fsGroup and supplementalGroups."""
+    security = pod.raw["spec"].get("securityContext") or {}
+    wished = [security["fsGroup"]] if "fsGroup" in security else []
+    return tuple(sorted({int(group) for group in (*wished, *(security.get("supplementalGroups") or ()))}))
+
+
 def _pod_problems(spec: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("hostNetwork", "hostPID", "hostIPC"):
+    for name in _ABSENT:
         if spec.get(name):
             yield f"spec.{name} is not available on this node: pods here are native processes; remove it"
+    if spec.get("hostUsers") is False:
+        yield "spec.hostUsers: false is not available on this node: remove it"
     for volume in spec.get("volumes") or ():
         yield from _volume_problems(volume)
     if (spec.get("securityContext") or {}).get("sysctls"):
@@ -117,7 +134,7 @@ def _volume_problems(volume: Mapping[str, Any]) -> Iterator[str]:
     for source in (volume.get("projected") or {}).get("sources") or ():
         for kind in sorted(set(source) - _PROJECTIONS):
             yield f"volume {volume['name']}: projection {kind} is not available on this node"
-    if (volume.get("emptyDir") or {}).get("medium", "") not in ("", "Memory"):
+    if (volume.get("emptyDir") or {}).get("medium", ""):
         yield f"volume {volume['name']}: emptyDir medium {volume['emptyDir']['medium']} is not available on this node"
 
 

@@ -32,6 +32,7 @@ START_S = 20.0
 MESSAGE_BYTES = 4096
 OUTPUT_BYTES = 10240
 _UNKNOWN = 137
+_LOCALHOST = (("127.0.0.1", "localhost"), ("::1", "localhost"))
 _CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -48,14 +49,14 @@ class ProcessRuntime:
 
     async def start(self, config: ContainerConfig) -> Run:
         directory = self._container(config.pod_uid, config.name) / str(config.attempt)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(directory)
-        directory.mkdir(parents=True)
-        self._write(directory, config)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", shim.__file__, str(directory),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )
+        try:
+            self._prepare(directory, config)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", shim.__file__, str(directory),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            raise Retryable(f"container {config.name} cannot be started: {error}", reason="Failed") from error
         try:
             _, said = await asyncio.wait_for(process.communicate(), START_S)
         except TimeoutError as error:
@@ -89,7 +90,9 @@ class ProcessRuntime:
             raise Retryable(f"container {name} is not running", reason="NotRunning")
         spec = _load(attempts[0] / "spec.json")
         payload = {**_load(attempts[0] / "payload.json"), "command": list(command)}
-        view = View(hostname="", user=spec["user"], group=spec["group"], mounts=(), readable=())
+        view = View(
+            hostname="", user=spec["user"], group=spec["group"], groups=tuple(spec["groups"]), mounts=(), readable=()
+        )
         started = _load(attempts[0] / "started.json")
         line = self._machine.enter(started["init_pid"] or started["pid"], view, _launcher(0))
         return await _communicate(line, json.dumps(payload).encode(), timeout_s)
@@ -116,7 +119,10 @@ class ProcessRuntime:
         directories = [p for p in self._container(pod_uid, name).glob("[0-9]*") if (p / "started.json").exists()]
         return sorted(directories, key=lambda path: int(path.name), reverse=True)
 
-    def _write(self, directory: Path, config: ContainerConfig) -> None:
+    def _prepare(self, directory: Path, config: ContainerConfig) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
         message = directory / "termination-log"
         message.touch()
         _own(message, config.user, config.group)
@@ -127,7 +133,8 @@ class ProcessRuntime:
             (message, config.termination_message_path, False),
         )
         view = View(
-            hostname=config.pod_name[:63], user=config.user, group=config.group, mounts=mounts, readable=self._readable
+            hostname=config.hostname[:63], user=config.user, group=config.group, groups=config.groups, mounts=mounts,
+            readable=self._readable,
         )
         wrapped = self._machine.wrap(view, _launcher(launch.PAYLOAD_FD))
         _dump(directory / "payload.json", {
@@ -138,6 +145,7 @@ class ProcessRuntime:
             "argv": wrapped.argv, "env": _CLEAN, "info_fd": wrapped.info_fd, "has_info": wrapped.has_info,
             "payload": "payload.json", "payload_fd": launch.PAYLOAD_FD, "nice": self._nice,
             "log_max_bytes": self._log_max_bytes, "streak": config.streak, "user": config.user, "group": config.group,
+            "groups": config.groups,
         })
 
     def _read(self, directory: Path) -> Run:
@@ -197,7 +205,7 @@ def write_etc(directory: Path, config: ContainerConfig) -> list[Path]:
     files = {
         "passwd": f"root:x:0:0:root:/root:/bin/sh\nespalier:x:{user}:{group}:espalier:/tmp:/bin/sh\n",
         "group": f"root:x:0:\nespalier:x:{group}:\n",
-        "hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{config.pod_ip}\t{config.pod_name}\n",
+        "hosts": "".join(f"{address}\t{names}\n" for address, names in (*_LOCALHOST, *config.hosts)),
     }
     for name, text in files.items():
         (directory / name).write_text(text)

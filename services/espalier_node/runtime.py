@@ -23,7 +23,7 @@ class ContainerConfig:
     """All that is needed to start one run of a container."""
 
     pod_uid: str
-    pod_name: str
+    hostname: str
     name: str
     attempt: int
     """0 for the first run; the pod's restart count."""
@@ -35,7 +35,10 @@ class ContainerConfig:
     mounts: tuple[Mount, ...]
     user: int
     group: int
-    pod_ip: str
+    groups: tuple[int, ...]
+    """Further groups."""
+    hosts: tuple[tuple[str, str], ...]
+    """Address and names: lines of /etc/hosts."""
     termination_message_path: str = "/dev/termination-log"
 
 

@@ -30,7 +30,7 @@ def command_line(
     """bubblewrap and its options. `links`: this system's symbolic links (`/bin` → `usr/bin`); `etc`: what exists."""
     options = [
         "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--die-with-parent",
-        "--info-fd", str(INFO_FD), *([] if view.network else ["--unshare-net"]),
+        "--info-fd", str(INFO_FD),
         *_system(links),
         *(["--bind", "/proc", "/proc"] if is_root else ["--proc", "/proc"]),
         "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp",
@@ -44,9 +44,10 @@ def command_line(
 
 
 def drop(view: View) -> tuple[str, ...]:
-    """setpriv's options: the pod's user, no groups, no capabilities, none to be gained."""
+    """setpriv's options: the pod's user and groups, no capabilities, none to be gained."""
+    groups = ("--groups", ",".join(map(str, view.groups))) if view.groups else ("--clear-groups",)
     return (
-        "--reuid", str(view.user), "--regid", str(view.group), "--clear-groups", "--no-new-privs",
+        "--reuid", str(view.user), "--regid", str(view.group), *groups, "--no-new-privs",
         "--inh-caps=-all", "--bounding-set=-all", "--",
     )
 

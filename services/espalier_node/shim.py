@@ -21,6 +21,7 @@ LINE_BYTES = 16384
 DRAIN_S = 2.0
 """How long output is still read after the main process ended (a stray descendant may hold the pipe)."""
 START_FAILED = 128
+FIRST_CHILD_S = 0.5
 
 
 def timestamp() -> str:
@@ -102,6 +103,7 @@ class Container:
             os.close(descriptor)
         if spec["has_info"]:
             self.init_pid = _read_init_pid(self._info)
+            _await_first_child(self.init_pid)
         os.close(self._info)
 
     def terminate(self, *_: object) -> None:
@@ -162,6 +164,13 @@ def _first_child(pid: int) -> int:
             return int((file.read().split() or ["0"])[0])
     except OSError:
         return 0
+
+
+def _await_first_child(pid: int) -> None:
+    """A SIGTERM that came before the main process exists would be lost; it exists within a millisecond or never."""
+    deadline = time.monotonic() + FIRST_CHILD_S
+    while pid and os.path.exists(f"/proc/{pid}") and not _first_child(pid) and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def _kill(pid: int, number: int) -> None:

@@ -35,7 +35,7 @@ class PodWorker:
     def __init__(self, context: Context, pod: Object) -> None:
         self._context = context
         self._pod = podspec.parse(pod)
-        self._seen_at = context.clock.monotonic()
+        self._seen_at: float | None = context.clock.monotonic()
         self._wake = asyncio.Event()
         self._is_gone = False
         self._waiting: dict[str, Waiting] = {}
@@ -44,9 +44,11 @@ class PodWorker:
         self._paths: dict[str, Path] = {}
         self._image_ids: dict[str, str] = {}
         self._failure: Waiting | None = None
-        user, group = podspec.user_and_group(self._pod, (*self._pod.main, *self._pod.init)[0], context.settings.uid)
+        user, group = podspec.user_and_group(self._pod, self._pod.main[0], context.settings.uid)
+        shared = podspec.volume_group(self._pod)
         self._volumes = Volumes(
-            context.cluster, context.clock, context.pod_directory(self._pod.uid) / "volumes", user=user, group=group
+            context.cluster, context.clock, context.pod_directory(self._pod.uid) / "volumes", user=user,
+            group=group if shared is None else shared,
         )
         self._containers = Containers(context, self._pod, self._wake.set)
 
@@ -88,7 +90,8 @@ class PodWorker:
         if not self._is_ended():
             await self._check_deadline()
             await self._advance()
-        await self._report()
+        if not self._is_ended() or any(view.runs for view in self._containers.views({}).values()):
+            await self._report()
 
     async def _safely(self, turn: Coroutine[Any, Any, None]) -> None:
         """A turn's fault is this pod's alone: log it, try again soon."""
@@ -135,7 +138,14 @@ class PodWorker:
         except (Permanent, Retryable) as error:
             await self._obstacle(container, error)
             return
+        except OSError as error:
+            sentence = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            await self._obstacle(container, Retryable(sentence, reason=environment.CONFIG_ERROR))
+            return
         await self._containers.start(container, config)
+        if self._seen_at is not None:
+            self._context.metrics.start_seconds.observe(self._context.clock.monotonic() - self._seen_at)
+            self._seen_at = None
 
     async def _obstacle(self, container: ContainerSpec, error: Permanent | Retryable) -> None:
         """Wait with the sentence and try again; a pod is never failed for what somebody may still mend."""
@@ -160,13 +170,13 @@ class PodWorker:
         user, group = podspec.user_and_group(pod, container, settings.uid)
         attempt, streak = self._containers.next_attempt(container.name)
         return ContainerConfig(
-            pod_uid=pod.uid, pod_name=pod.raw["spec"].get("hostname") or pod.name, name=container.name,
+            pod_uid=pod.uid, hostname=pod.raw["spec"].get("hostname") or pod.name, name=container.name,
             attempt=attempt, streak=streak,
             command=environment.command(container, values, (image.name,)),
             environment=values,
             working_directory=container.raw.get("workingDir") or "/",
             mounts=volumes.mounts(container, pod, self._paths, values),
-            user=user, group=group, pod_ip=situation.pod_ip,
+            user=user, group=group, groups=podspec.further_groups(pod), hosts=_hosts(pod, situation.pod_ip),
             termination_message_path=container.raw.get("terminationMessagePath") or "/dev/termination-log",
         )
 
@@ -290,6 +300,12 @@ class PodWorker:
         pod = self._pod
         await self._context.cluster.delete(POD, pod.name, pod.namespace, uid=pod.uid, grace_s=0)
         self._look_again(10 * RETRY_S)
+
+
+def _hosts(pod: PodSpec, address: str) -> tuple[tuple[str, str], ...]:
+    spec = pod.raw["spec"]
+    aliases = ((alias["ip"], " ".join(alias.get("hostnames") or ())) for alias in spec.get("hostAliases") or ())
+    return ((address, spec.get("hostname") or pod.name), *aliases)
 
 
 def _message(status: Object) -> str:

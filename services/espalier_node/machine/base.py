@@ -43,11 +43,11 @@ class View:
     hostname: str
     user: int
     group: int
+    groups: tuple[int, ...]
     mounts: tuple[tuple[Path, str, bool], ...]
     """(source, target, is read-only), in the order in which they are laid over each other."""
     readable: tuple[Path, ...]
     """Paths that appear at their own place, read-only."""
-    network: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,9 @@ def test_a_pinned_address_is_given_or_waited_for() -> None:
 
 UNSUPPORTED: dict[str, tuple[Object, Object, str]] = {
     "host network": ({}, {"hostNetwork": True}, "hostNetwork"),
+    "memory volume": ({}, {"volumes": [{"name": "v", "emptyDir": {"medium": "Memory"}}]}, "medium Memory"),
+    "runtime class": ({}, {"runtimeClassName": "gvisor"}, "runtimeClassName"),
+    "user namespace": ({}, {"hostUsers": False}, "hostUsers"),
     "host path": ({}, {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "volume v: type hostPath"),
     "host port": ({"ports": [{"containerPort": 1, "hostPort": 1}]}, {}, "hostPort"),
     "privileged": ({"securityContext": {"privileged": True}}, {}, "privileged"),
@@ -187,6 +190,13 @@ def test_what_cannot_be_honoured_is_a_sentence(case: str) -> None:
     fields, spec, word = UNSUPPORTED[case]
     made = pod(container(**fields), **spec)
     assert word in (podspec.unsupported(made, made.main[0]) or "")
+
+
+def test_groups() -> None:
+    assert podspec.further_groups(pod()) == ()
+    grouped = pod(securityContext={"fsGroup": 7, "supplementalGroups": [9, 7]})
+    assert podspec.further_groups(grouped) == (7, 9)
+    assert podspec.volume_group(grouped) == 7
 
 
 def test_an_ordinary_pod_is_supported() -> None:

@@ -79,7 +79,7 @@ def test_a_missing_file_is_a_sentence(environ: dict[str, str], sentence: str) ->
 
 
 def line(*, is_root: bool, mounts: tuple[tuple[Path, str, bool], ...] = (), readable: tuple[Path, ...] = ()) -> str:
-    view = View(hostname="p", user=1, group=2, mounts=mounts, readable=readable)
+    view = View(hostname="p", user=1, group=2, groups=(), mounts=mounts, readable=readable)
     return " ".join(
         sandbox.command_line(view, ["x"], bubblewrap="bwrap", is_root=is_root, links={"/bin": "usr/bin"}, etc=["ssl"])
     )
