@@ -30,6 +30,9 @@ from espalier_local.supervised import (
 _LOOK_S = 0.02
 STOP_S = 40.0
 """More than the sum of the processes' own deadlines; after it everything is killed."""
+GRACE_S = 3.0
+"""For pods, after the control plane is gone."""
+_SWEEPS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,14 @@ class Control:
             deadline = time.monotonic() + STOP_S
             while self.is_running() and time.monotonic() < deadline:
                 time.sleep(_LOOK_S)
-        end_all(leftovers(self.layout.root), grace_s=3.0)
+        # Again until nothing is found: a process that forks while the table is read is seen only the next time.
+        for _ in range(_SWEEPS):
+            found = leftovers(self.layout.root)
+            if not found:
+                return
+            end_all(found, grace_s=GRACE_S)
+        pids = ", ".join(str(process.pid) for process in found)
+        raise Retryable(f"processes of {self.layout.root.name} do not end: {pids}", reason="Timeout")
 
 
 def is_phase(*phases: Phase) -> Callable[[ProcessState], bool]:

@@ -8,7 +8,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 from typer.testing import CliRunner
@@ -16,24 +17,33 @@ from typer.testing import CliRunner
 from espalier_cli.local import app
 from espalier_kit.errors import Misconfigured, Permanent
 from espalier_kube.client import Client, connect
-from espalier_kube.cluster import NAMESPACE, NODE
+from espalier_kube.cluster import NAMESPACE, NODE, SERVICE_ACCOUNT
 from espalier_local import addresses
+from espalier_local.api import apply
 from espalier_local.cluster import Cluster, Status, down, status, up
+from espalier_local.hosts import PROFILES, HostProfile
 from espalier_local.layout import Layout
 from espalier_local.places import Places
-from espalier_local.processtable import leftovers
+from espalier_local.processtable import is_same, leftovers
 from espalier_local.progress import Silent
 from espalier_local.supervised import Phase, ProcessState
 
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lab(places: Places) -> Iterator[Cluster]:
-    """A control plane that the test may break."""
-    name = f"run-{os.getpid()}-lab-{secrets.token_hex(2)}"
+    """A control plane of this module's own, which its tests may break as long as it heals."""
+    with fresh(places, profiles=()) as found:
+        yield found
+
+
+@contextmanager
+def fresh(places: Places, *, profiles: Sequence[HostProfile]) -> Iterator[Cluster]:
+    """A new cluster, gone afterwards whatever happens."""
+    name = f"run-{os.getpid()}-{secrets.token_hex(2)}"
     try:
-        yield up(name, places, Silent(), profiles=())
+        yield up(name, places, Silent(), profiles=profiles)
     finally:
         down(name, places, Silent())
 
@@ -48,6 +58,41 @@ def eventually(is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
 
 def process(found: Status, name: str) -> ProcessState:
     return next(state for state in found.processes if state.name == name)
+
+
+SLEEPER = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "sleeper", "namespace": "default"},
+    "spec": {
+        "automountServiceAccountToken": False,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [
+            {
+                "name": "sleeper",
+                "image": "espalier-worker",
+                "imagePullPolicy": "Never",
+                "command": ["sleep", "86399"],
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            }
+        ],
+    },
+}
+
+
+def service_account_exists(cluster: Cluster) -> bool:
+    """The controller manager makes it a moment after the namespace; pods are refused without."""
+
+    async def found() -> bool:
+        client = await connect(cluster.kubeconfig)
+        try:
+            accounts = await client.list(SERVICE_ACCOUNT, "default")
+        finally:
+            await client.close()
+        return any(account["metadata"]["name"] == "default" for account in accounts.items)
+
+    return asyncio.run(found())
 
 
 def namespaces_of(cluster: Cluster) -> set[str]:
@@ -74,7 +119,7 @@ def test_a_killed_process_is_restarted_and_reported(lab: Cluster, places: Places
     victim = process(status(lab.name, places), "kube-scheduler")
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
-    eventually(lambda: process(status(lab.name, places), "kube-scheduler").restarts == 1)
+    eventually(lambda: process(status(lab.name, places), "kube-scheduler").restarts == victim.restarts + 1)
     eventually(lambda: process(status(lab.name, places), "kube-scheduler").phase is Phase.RUNNING)
     state = process(status(lab.name, places), "kube-scheduler")
     assert state.pid != victim.pid
@@ -103,20 +148,32 @@ def test_a_killed_supervisor_is_told_and_its_processes_are_adopted(lab: Cluster,
     victim = process(after, "kube-scheduler")
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
-    eventually(lambda: process(status(lab.name, places), "kube-scheduler").restarts == 1)
+    eventually(lambda: process(status(lab.name, places), "kube-scheduler").restarts == victim.restarts + 1)
 
 
 @pytest.mark.parametrize("is_orphaned", [False, True], ids=["supervised", "supervisor killed before"])
-def test_down_leaves_nothing(lab: Cluster, places: Places, is_orphaned: bool) -> None:
-    layout = Layout(places.clusters / lab.name)
-    if is_orphaned:
-        os.kill(int(layout.supervisor_pid.read_text()), signal.SIGKILL)
-    assert leftovers(layout.root)
-    assert down(lab.name, places, Silent())
-    assert leftovers(layout.root) == []
-    assert not layout.root.exists()
-    assert addresses.port_blocker(lab.address_range) is None
-    assert not down(lab.name, places, Silent())
+def test_down_leaves_nothing(places: Places, is_orphaned: bool) -> None:
+    with fresh(places, profiles=()) as doomed:
+        layout = Layout(places.clusters / doomed.name)
+        if is_orphaned:
+            os.kill(int(layout.supervisor_pid.read_text()), signal.SIGKILL)
+        assert leftovers(layout.root)
+        assert down(doomed.name, places, Silent())
+        assert leftovers(layout.root) == []
+        assert not layout.root.exists()
+        assert addresses.port_blocker(doomed.address_range) is None
+        assert not down(doomed.name, places, Silent())
+
+
+def test_down_ends_the_pods_too(places: Places) -> None:
+    with fresh(places, profiles=PROFILES[:1]) as doomed:
+        root = places.clusters / doomed.name
+        eventually(lambda: service_account_exists(doomed))
+        apply(doomed.kubeconfig, [SLEEPER])
+        eventually(lambda: any("86399" in one.cmdline() for one in leftovers(root)))
+        before = {one.pid: one.create_time() for one in leftovers(root)}
+        down(doomed.name, places, Silent())
+        assert [pid for pid, started in before.items() if is_same(pid, started)] == []
 
 
 def test_a_port_taken_while_the_cluster_was_off_is_one_sentence(lab: Cluster, places: Places) -> None:
