@@ -50,9 +50,10 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), n=st.integers(1, 4))
     def want(self, name: str, n: int) -> None:
-        if session := self.alive(name):
-            session.want(n)
-            self.listen()
+        if self.alive(name) is None:
+            self.connect(name)
+        self.sessions[name].want(n)
+        self.listen()
 
     @rule(name=st.sampled_from(NAMES), verdict=st.sampled_from(Verdict), has_child=st.booleans(), data=st.data())
     def finish(self, name: str, verdict: Verdict, has_child: bool, data: st.DataObject) -> None:
@@ -186,5 +187,5 @@ class Life(RuleBasedStateMachine):
         assert stored.ending is not None or stored.spent.attempt >= lease.attempt
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Life.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestLife = Life.TestCase

@@ -1,0 +1,104 @@
+"""Who a token is, and what that allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from espalier_coordinator.access import CACHE_S, Identity, ReviewedAccess, StaticAccess, identity_of
+from espalier_kit.clock import ManualClock
+from espalier_kit.errors import Forbidden, Retryable
+from espalier_kube.cluster import Object
+
+OPERATOR = "system:serviceaccount:espalier-system:espalier-operator"
+WORKER = "system:serviceaccount:team-a:job-worker"
+
+
+class Reviews:
+    """Answers TokenReviews from a table of token to user; counts how often it was asked."""
+
+    def __init__(self, users: dict[str, str], audiences: tuple[str, ...] = ("espalier-coordinator",)) -> None:
+        self.users = users
+        self.audiences = audiences
+        self.asked = 0
+
+    async def create(self, obj: Object) -> Object:
+        assert (obj["apiVersion"], obj["kind"]) == ("authentication.k8s.io/v1", "TokenReview")
+        assert obj["spec"]["audiences"] == ["espalier-coordinator"]
+        self.asked += 1
+        user = self.users.get(obj["spec"]["token"])
+        if user == "away":
+            raise Retryable("the API server is away")
+        if user is None:
+            return {**obj, "status": {"authenticated": False, "error": "token expired"}}
+        return {**obj, "status": {"authenticated": True, "user": {"username": user}, "audiences": [*self.audiences]}}
+
+
+def access(reviews: Any, clock: ManualClock | None = None) -> ReviewedAccess:
+    return ReviewedAccess(reviews, [OPERATOR], clock or ManualClock())
+
+
+@pytest.mark.parametrize(("user", "expected"), [
+    (OPERATOR, Identity(OPERATOR, "espalier-system", is_admin=True)),
+    (WORKER, Identity(WORKER, "team-a")),
+    ("admin", Identity("admin", None, is_admin=True)),
+])
+def test_names_decide(user: str, expected: Identity) -> None:
+    assert identity_of(user, [OPERATOR, "admin"]) == expected
+
+
+@pytest.mark.parametrize("user", ["jane", "system:node:n1", "system:serviceaccount:", "system:serviceaccount:a:", ""])
+def test_anybody_else_is_refused(user: str) -> None:
+    with pytest.raises(Forbidden):
+        identity_of(user, [OPERATOR])
+
+
+def test_an_account_acts_in_its_own_namespace_an_administrator_everywhere() -> None:
+    worker, operator = Identity(WORKER, "team-a"), Identity(OPERATOR, "espalier-system", is_admin=True)
+    worker.require_namespace("team-a")
+    operator.require_namespace("team-a")
+    operator.require_admin()
+    assert (worker.reach, operator.reach) == ("team-a", None)
+    with pytest.raises(Forbidden, match="'team-b'"):
+        worker.require_namespace("team-b")
+    with pytest.raises(Forbidden, match="only the operator"):
+        worker.require_admin()
+
+
+async def test_the_api_server_is_asked_once_a_minute() -> None:
+    clock, reviews = ManualClock(), Reviews({"t": WORKER})
+    reviewed = access(reviews, clock)
+    for _ in range(3):
+        assert (await reviewed.identify("t")).namespace == "team-a"
+    assert reviews.asked == 1
+    await clock.advance(CACHE_S + 1)
+    await reviewed.identify("t")
+    assert reviews.asked == 2
+
+
+async def test_an_unknown_token_is_refused_and_not_remembered() -> None:
+    reviews = Reviews({})
+    reviewed = access(reviews)
+    with pytest.raises(Forbidden, match="token expired") as caught:
+        await reviewed.identify("t")
+    assert caught.value.reason == "Unauthenticated"
+    reviews.users["t"] = WORKER
+    assert await reviewed.identify("t") == Identity(WORKER, "team-a")
+
+
+async def test_a_token_for_another_audience_is_refused() -> None:
+    with pytest.raises(Forbidden, match="audience"):
+        await access(Reviews({"t": WORKER}, audiences=("https://kubernetes.default.svc",))).identify("t")
+
+
+async def test_when_the_api_server_is_away_the_caller_may_try_again() -> None:
+    with pytest.raises(Retryable):
+        await access(Reviews({"t": "away"})).identify("t")
+
+
+async def test_tokens_from_a_table() -> None:
+    static = StaticAccess({"secret": WORKER}, admins=())
+    assert (await static.identify("secret")).namespace == "team-a"
+    with pytest.raises(Forbidden):
+        await static.identify("other")

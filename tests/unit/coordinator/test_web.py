@@ -1,0 +1,95 @@
+"""HTTP answers: codes, sentences, health."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from espalier_coordinator.access import StaticAccess
+from espalier_coordinator.artifacts import ArtifactFiles
+from espalier_coordinator.engine import Engine
+from espalier_coordinator.health import Facts, Health, problems
+from espalier_coordinator.host import Host
+from espalier_coordinator.metrics import Metrics
+from espalier_coordinator.model import Job, NewTask
+from espalier_coordinator.store.memory import MemoryStore
+from espalier_coordinator.web import app
+from espalier_kit.clock import SystemClock
+from espalier_kit.digest import sha256
+
+TOKENS = {"mine": "system:serviceaccount:ns:worker", "theirs": "system:serviceaccount:other:worker", "root": "admin"}
+
+
+@pytest.fixture
+async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    clock = SystemClock()
+    engine = Engine(clock, random.Random(1), epoch="1-x")
+    host = Host(engine, MemoryStore(), clock)
+    host.writer.start()
+    files = ArtifactFiles(tmp_path, limit_bytes=1000)
+    files.open()
+    await host.settle(engine.submit(Job("u", "ns", "n"), [NewTask("a", "t"), NewTask("b", "t")]))
+    web = app(host, StaticAccess(TOKENS, ["admin"]), files, health=Health(host, clock), metrics=Metrics(host))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="https://c") as client:
+        yield client
+    host.writer.stop(5)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize(("method", "path", "token", "body", "code", "words"), [
+    ("PUT", "/artifacts/ns", "mine", b"x", 201, sha256(b"x")),
+    ("PUT", f"/artifacts/ns/{sha256(b'x')}", "root", b"x", 201, '"size":1'),
+    ("PUT", f"/artifacts/ns/{sha256(b'y')}", "mine", b"x", 422, "DigestMismatch"),
+    ("PUT", "/artifacts/ns/nonsense", "mine", b"x", 422, "64 lower-case hex digits"),
+    ("PUT", "/artifacts/NS!", "root", b"x", 422, "is no namespace"),
+    ("PUT", "/artifacts/ns", "mine", b"x" * 1001, 413, "at most 1000 bytes"),
+    ("PUT", "/artifacts/ns", "theirs", b"x", 403, "may only act in namespace 'other'"),
+    ("PUT", "/artifacts/ns", "", b"x", 401, "Bearer TOKEN"),
+    ("PUT", "/artifacts/ns", "guess", b"x", 401, "Unauthenticated"),
+    ("GET", f"/artifacts/ns/{sha256(b'x')}", "mine", None, 404, "push it again"),
+    ("HEAD", f"/artifacts/ns/{sha256(b'x')}", "mine", None, 404, ""),
+    ("GET", "/jobs", "mine", None, 200, '"uid":"u"'),
+    ("GET", "/jobs?namespace=ns", "theirs", None, 403, "may only"),
+    ("GET", "/jobs/u", "theirs", None, 403, "may only"),
+    ("GET", "/jobs/u/tasks?state=ready", "mine", None, 200, '"key":"b"'),
+    ("GET", "/jobs/v", "root", None, 404, "never submitted"),
+    ("GET", "/healthz", "", None, 200, "ok"),
+    ("GET", "/readyz", "", None, 200, "ok"),
+    ("GET", "/metrics", "", None, 200, 'espalier_coordinator_ready_tasks{type="t"} 2.0'),
+])
+async def test_answers(
+    http: httpx.AsyncClient, method: str, path: str, token: str, body: bytes | None, code: int, words: str
+) -> None:
+    answer = await http.request(method, path, content=body, headers=bearer(token) if token else {})
+    assert answer.status_code == code, answer.text
+    assert words in answer.text
+
+
+async def test_an_artifact_comes_back_with_its_length(http: httpx.AsyncClient) -> None:
+    await http.put("/artifacts/ns", content=b"hello", headers=bearer("mine"))
+    for method, body in (("GET", b"hello"), ("HEAD", b"")):
+        answer = await http.request(method, f"/artifacts/ns/{sha256(b'hello')}", headers=bearer("mine"))
+        assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, "5", body)
+
+
+async def test_somebody_elses_jobs_are_not_listed(http: httpx.AsyncClient) -> None:
+    assert json.loads((await http.get("/jobs", headers=bearer("theirs"))).text)["jobs"] == []
+
+
+@pytest.mark.parametrize(("facts", "words"), [
+    (Facts(is_writer_alive=True, commit_age_s=0.1, loop_lag_s=0.1), None),
+    (Facts(is_writer_alive=False, commit_age_s=0, loop_lag_s=0), "writer thread"),
+    (Facts(is_writer_alive=True, commit_age_s=61, loop_lag_s=0), "waited 61 s for the disk"),
+    (Facts(is_writer_alive=True, commit_age_s=0, loop_lag_s=6), "event loop is 6.0 s late"),
+])
+def test_health_is_progress(facts: Facts, words: str | None) -> None:
+    found = problems(facts)
+    assert (not found) if words is None else words in found[0]
