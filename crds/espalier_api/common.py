@@ -44,6 +44,14 @@ def immutable(field: str, *, instead: str) -> Rule:
     )
 
 
+def short_name(longest: int) -> Rule:
+    """A rule for a whole object: what is named after it (pods, hosts, labels: 63 characters) must fit too."""
+    return Rule(
+        rule=f"self.metadata.name.matches(r'^[a-z0-9]([-a-z0-9]{{0,{longest - 2}}}[a-z0-9])?$')",
+        message=f"metadata.name may have at most {longest} lower-case letters, digits and hyphens: its pods bear it",
+    )
+
+
 class RunPolicy(Model):
     """How a job runs: pausing, stopping, order, patience."""
 

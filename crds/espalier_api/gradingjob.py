@@ -6,7 +6,18 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from espalier_api.common import Column, Endpoint, JobStatus, Quantity, Rule, RunPolicy, Source, Workers, immutable
+from espalier_api.common import (
+    Column,
+    Endpoint,
+    JobStatus,
+    Quantity,
+    Rule,
+    RunPolicy,
+    Source,
+    Workers,
+    immutable,
+    short_name,
+)
 from espalier_api.meta import Model, ObjectMeta
 from espalier_api.modelserver import ModelServerSpec
 
@@ -188,6 +199,7 @@ class GradingJob(Model):
     short: ClassVar[str] = "gj"
     scale: ClassVar[tuple[str, str, str] | None] = None
     selectable: ClassVar[tuple[str, ...]] = (".status.phase",)
+    rules: ClassVar[tuple[Rule, ...]] = (short_name(50),)
     columns: ClassVar[tuple[Column, ...]] = (
         Column(name="PHASE", json_path=".status.phase"),
         Column(name="DONE", type="integer", json_path=".status.submissions.graded"),

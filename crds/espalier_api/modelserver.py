@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from espalier_api.common import Column, PodOverrides, Quantity, Rule, immutable
+from espalier_api.common import Column, PodOverrides, Quantity, Rule, immutable, short_name
 from espalier_api.meta import Condition, Model, ObjectMeta
 
 
@@ -78,6 +78,8 @@ class ModelServer(Model):
     short: ClassVar[str] = "ms"
     scale: ClassVar[tuple[str, str, str] | None] = (".spec.replicas", ".status.replicas", ".status.selector")
     selectable: ClassVar[tuple[str, ...]] = (".status.phase", ".spec.placement")
+    rules: ClassVar[tuple[Rule, ...]] = (short_name(59),)
+    """`<job>-feedback` of the longest GradingJob."""
     columns: ClassVar[tuple[Column, ...]] = (
         Column(name="PHASE", json_path=".status.phase"),
         Column(name="READY", type="integer", json_path=".status.replicas"),

@@ -131,8 +131,16 @@ _TABLE = (
     Reason("EndpointReady", "An endpoint answers again.", "Nothing to do."),
     Reason("ChildCreated", "A child object was created.", "Nothing to do."),
     Reason("ChildDeleted", "A child object that lived for the job was deleted.", "Nothing to do."),
-    Reason("NameTaken", "A child cannot be created: an object of that name belongs to somebody else.", "Rename or delete it; the job goes on by itself."),
-    Reason("ChildRefused", "The API server refuses a child object; the message is its own.", "Correct the field that the message names (workers.pod, models.*.template.pod), or the quota."),
+    Reason(
+        "NameTaken",
+        "A child cannot be created: an object of that name belongs to somebody else.",
+        "Rename or delete it; the job goes on by itself.",
+    ),
+    Reason(
+        "ChildRefused",
+        "The API server refuses a child object; the message is its own.",
+        "Correct the field that the message names (workers.pod, models.*.template.pod), or the quota.",
+    ),
     Reason("CertificateApproved", "A node's serving certificate was approved.", "Nothing to do."),
     Reason(
         "CertificateDenied",

@@ -65,7 +65,8 @@ def _kind(kind: Kind) -> Iterator[str]:
     yield schema["description"]
     yield ""
     yield "Columns: " + ", ".join(f"{column.name} (`{column.json_path}`)" for column in kind.columns) + ".  "
-    yield "Field selectors: " + ", ".join(f"`{path.removeprefix('.')}`" for path in kind.selectable) + "."
+    yield "Field selectors: " + ", ".join(f"`{path.removeprefix('.')}`" for path in kind.selectable) + ".  "
+    yield "Rules: " + "; ".join(rule.message for rule in kind.rules) + "."
     for part in ("spec", "status"):
         yield ""
         yield f"### {kind.kind} {part}"

@@ -89,6 +89,7 @@ def object_schema(kind: Kind) -> dict[str, Any]:
         "type": "object",
         "description": _first_line(kind.__doc__ or ""),
         "required": ["spec"],
+        "x-kubernetes-validations": [rule.model_dump() for rule in kind.rules],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},

@@ -41,7 +41,10 @@ class SubmissionTask(Model):
     settings: GradingSettings
     pseudonym: str
     folder: str = Field(description="The student's folder name; only intake gets it.")
-    archive: str = Field(default="", description="sha256 of this submission's own tar, which admission cut out of the class's; for intake.")
+    archive: str = Field(
+        default="",
+        description="sha256 of this submission's own tar, which admission cut out of the class's; for intake.",
+    )
     judge: Judge | None = None
 
 

@@ -17,6 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
 LEAF_DAYS = 365
+MAX_COMMON_NAME = 64
+"""X.520's bound. Servers are known by their alternative names, which have no such bound."""
 _SKEW = timedelta(minutes=5)
 
 
@@ -66,7 +68,7 @@ def issue(
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     key, pem = new_key()
     names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, o) for o in organisations]
-    subject = x509.Name([*names, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    subject = x509.Name([*names, x509.NameAttribute(NameOID.COMMON_NAME, common_name[:MAX_COMMON_NAME])])
     usages = [ExtendedKeyUsageOID.SERVER_AUTH] * is_server + [ExtendedKeyUsageOID.CLIENT_AUTH] * is_client
     builder = (
         _builder(subject, issuer.subject, key.public_key(), now, LEAF_DAYS)

@@ -133,6 +133,19 @@ BAD_JOBS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("document", "name", "longest"),
+    [(JOB, "a" * 51, 50), (JOB, "week.1", 50), (SERVER, "a" * 60, 59)],
+    ids=["a long job", "a job with a dot", "a long server"],
+)
+def test_a_name_that_its_pods_could_not_carry_is_refused(
+    plane: ControlPlane, namespace: str, document: dict[str, Any], name: str, longest: int
+) -> None:
+    answer = plane.apply(placed(changed(document, "metadata.name", name), namespace))
+    assert answer.code != 0
+    assert f"metadata.name may have at most {longest} lower-case letters, digits and hyphens" in answer.text
+
+
 @pytest.mark.parametrize("case", BAD_JOBS)
 def test_a_bad_job_is_refused_with_what_to_change(plane: ControlPlane, namespace: str, case: str) -> None:
     path, value, sentence = BAD_JOBS[case]
