@@ -32,6 +32,8 @@ def problem_of(report: Report, known: Collection[str]) -> Permanent | None:
                          "and return its digest", reason="ValueTooLarge")
     if not all(math.isfinite(tally) for tally in report.tallies.values()):
         return Permanent("tallies must be finite numbers", reason="InvalidTally")
+    if not report.children:
+        return None
     try:
         check_tasks(report.children, known)
     except Permanent as error:

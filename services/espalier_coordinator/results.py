@@ -45,7 +45,8 @@ class Results(Core):
         elif report.verdict is Verdict.CANCELLED and not entry.job.cancelled:
             self._close_attempt(task, replace(task.spent, attempt=task.spent.attempt + 1))
         else:
-            self._end(task, self._ending(task, report), report.children)
+            children = report.children if report.verdict is Verdict.DONE else ()
+            self._end(task, self._ending(task, report), children)
 
     def _ending(self, task: TaskEntry, report: Report) -> Ending:
         state = {Verdict.DONE: TaskState.DONE, Verdict.CANCELLED: TaskState.CANCELLED}.get(
@@ -113,7 +114,8 @@ class Results(Core):
         task.ending = ending
         self.statistics.accepted += 1
         self.statistics.ended[ending.state] += 1
-        self._add_tasks(entry, children)
+        if children:
+            self._add_tasks(entry, children)
         self._remember(entry, task)
         self._follow(entry, *entry.graph.finish(task.record.key, ending.state))
         self._check_finished(entry)

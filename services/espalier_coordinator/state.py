@@ -16,6 +16,9 @@ MAX_OUTCOMES = 20
 """Failed tasks, and ended tasks without dependents, that a job's view carries."""
 
 
+_OPEN = tuple(state for state in TaskState if state not in FINAL)
+
+
 @dataclass(slots=True, eq=False)
 class TaskEntry:
     """A task now. While `is_settling` something about it is on its way to the disk, and it stays as it is."""
@@ -56,7 +59,7 @@ class JobEntry:
 
     @property
     def is_finished(self) -> bool:
-        return sum(self.counts[state] for state in FINAL) == len(self.tasks)
+        return not any(self.counts[state] for state in _OPEN)
 
     @property
     def is_held(self) -> bool:

@@ -20,9 +20,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from bench.coordinator_process import CoordinatorProcess, stub
 from bench.load import TYPE, Book, NoOpWorker, submit, view, work
+from espalier_api.names import COORDINATOR_AUDIENCE
+from espalier_coordinator.access import Identity, ReviewedAccess
 from espalier_coordinator.local import NAME
+from espalier_kit.clock import SystemClock
 from espalier_kit.digest import sha256
 from espalier_kit.errors import Forbidden, NotFound
+from espalier_kube.client import Client
 from espalier_rpc.artifacts import HttpArtifacts, web_client
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
@@ -226,6 +230,22 @@ async def test_a_session_begins_with_hello(worker: CoordinatorAsyncStub) -> None
     await call.write(pb.WorkerMessage(want=pb.Want(n=1)))
     with pytest.raises(grpc.aio.AioRpcError, match="say Hello first"):
         await call.read()
+
+
+async def test_the_api_server_decides_who_a_token_is(client: Client, namespace: str) -> None:
+    await client.create({
+        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "job-worker", "namespace": namespace},
+    })
+    user = f"system:serviceaccount:{namespace}:job-worker"
+    token, _ = await client.create_token("job-worker", namespace, audience=COORDINATOR_AUDIENCE, expiration_s=600)
+    access = ReviewedAccess(client, ["somebody-else"], SystemClock())
+    assert await access.identify(token) == Identity(user, namespace)
+    assert (await ReviewedAccess(client, [user], SystemClock()).identify(token)).is_admin
+    other, _ = await client.create_token("job-worker", namespace, audience=None, expiration_s=600)
+    for wrong in (other, "nonsense"):
+        with pytest.raises(Forbidden) as caught:
+            await access.identify(wrong)
+        assert caught.value.reason == "Unauthenticated"
 
 
 # ---------------------------------------------------------------- HTTP
