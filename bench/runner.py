@@ -82,11 +82,11 @@ def repeat(
 
 
 def machine() -> str:
-    """This machine in a line."""
+    """This machine in a line, with what else it was doing."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (f"{platform.system()} {platform.machine()}, {_processor()}, {cores} cores, {memory_gib:.0f} GiB, "
-            f"Python {platform.python_version()}")
+            f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
 
 
 def _processor() -> str:

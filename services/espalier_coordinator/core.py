@@ -223,7 +223,7 @@ class Core:
             entry.tallies[name] = entry.tallies.get(name, 0.0) + value
         if task.state is TaskState.FAILED and len(entry.failed) < MAX_OUTCOMES:
             entry.failed.append(task)
-        elif task.state is not TaskState.FAILED and not entry.graph.is_needed(task.record.key):
+        if not entry.graph.is_needed(task.record.key):
             entry.leaves.append(task)
 
     # ------------------------------------------------------------ workers

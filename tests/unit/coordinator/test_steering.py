@@ -190,14 +190,16 @@ def test_a_view_counts_the_workers_that_may_run_the_job() -> None:
     assert UID in world.changed
 
 
-def test_a_view_tells_of_twenty_failures_at_most_oldest_first() -> None:
+def test_a_view_tells_of_twenty_failures_at_most_oldest_first_and_always_of_the_last_task() -> None:
     world = World()
-    world.submit(*(task(f"t{n}") for n in range(25)))
+    names = [f"t{n}" for n in range(25)]
+    world.submit(*(task(name) for name in names), task("report", finished=names))
     worker = world.worker()
-    for assignment in worker.want(25):
+    for assignment in worker.want(26):
         worker.report(assignment, Verdict.USER_FAULT, reason="Bad")
-    assert [o.key for o in world.view().outcomes] == [f"t{n}" for n in range(20)]
-    assert world.view().counts["failed"] == 25
+    worker.report(worker.assignments()[-1], Verdict.USER_FAULT, reason="Bad")
+    assert [o.key for o in world.view().outcomes] == [*names[:20], "report"]
+    assert world.view().counts["failed"] == 26
 
 
 def test_a_view_tells_of_ended_tasks_that_nobody_waits_for_also_when_they_were_skipped() -> None:
