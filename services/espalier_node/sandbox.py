@@ -32,8 +32,8 @@ def command_line(
         "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--die-with-parent",
         "--info-fd", str(INFO_FD),
         *_system(links),
-        *(["--bind", "/proc", "/proc"] if is_root else ["--proc", "/proc"]),
-        "--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp",
+        *(["--bind", "/proc", "/proc", "--dev", "/dev"] if is_root else ["--proc", "/proc", *_devices()]),
+        "--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp",
         "--perms", "0755", "--dir", "/etc",
         *_flat(("--ro-bind", f"/etc/{name}", f"/etc/{name}") for name in etc),
         *_binds(view),
@@ -67,6 +67,16 @@ def _system(links: dict[str, str]) -> Iterator[str]:
             yield from ("--symlink", links[path], path)
         else:
             yield from ("--ro-bind-try", path, path)
+
+
+def _devices() -> Iterator[str]:
+    """What `--dev` makes, without its terminals: for those an ordinary user's bubblewrap nests two user namespaces,
+    and no command could enter the container afterwards."""
+    yield from ("--perms", "0755", "--tmpfs", "/dev")
+    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        yield from ("--dev-bind", f"/dev/{name}", f"/dev/{name}")
+    for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        yield from ("--symlink", f"/proc/self/{target}", f"/dev/{name}")
 
 
 def _binds(view: View) -> Iterator[str]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
+import yaml
 
 from espalier_kit.errors import NotFound, Permanent
 from espalier_kube import signing
 from espalier_kube.client import Client, connect
-from espalier_kube.cluster import CONFIG_MAP, CSR, JOB, LEASE, NODE, POD, SECRET, Cluster, Object
+from espalier_kube.cluster import CONFIG_MAP, CSR, JOB, LEASE, NODE, PERSISTENT_VOLUME, POD, SECRET, Cluster, Object
 from espalier_kube.watch import follow
 from espalier_local.cluster import Cluster as LocalCluster
 from espalier_local.layout import Layout
@@ -429,3 +433,106 @@ async def test_logs_of_a_pod_that_is_not_there_are_a_sentence(
     await until_pod(client, namespace, "quiet", waits_with("ErrImagePull", "nginx"), "ErrImagePull")
     with pytest.raises((Permanent, NotFound), match="waiting to start"):
         await client.logs("quiet", namespace)
+
+
+def touch_inside(path: str) -> None:
+    """Make a file in the container whose command line names it."""
+    (pid,) = processes_with(path)
+    Path(f"/proc/{pid}/root{path}").touch()
+
+
+async def test_a_followed_log_ends_with_the_container(
+    cluster: LocalCluster, client: Client, namespace: str, kubectl: Kubectl, serving: None
+) -> None:
+    script = "echo first; while ! test -f /tmp/go; do sleep 0.05; done; echo last"
+    probe = {"exec": {"command": ["true"]}}
+    made = container("main", "sh", "-c", script, readinessProbe=probe)
+    await client.create(pod(namespace, "talks", made, restartPolicy="Never"))
+    found = await until_pod(client, namespace, "talks", is_ready, "readiness")
+    following = asyncio.create_task(asyncio.to_thread(kubectl, "logs", "-n", namespace, "-f", "talks"))
+    touch_inside("/tmp/go")
+    assert await asyncio.wait_for(following, TIMEOUT_S) == "first\nlast\n"
+    assert found["status"]["phase"] == "Running"
+
+
+def administrators_tls(cluster: LocalCluster, directory: Path) -> ssl.SSLContext:
+    """The administrator's client certificate, as the kubeconfig has it."""
+    values = yaml.safe_load(cluster.kubeconfig.read_text())
+    user, authority = values["users"][0]["user"], values["clusters"][0]["cluster"]
+    files = {"crt": user["client-certificate-data"], "key": user["client-key-data"]}
+    for name, data in files.items():
+        (directory / name).write_bytes(base64.b64decode(data))
+    tls = ssl.create_default_context(cadata=base64.b64decode(authority["certificate-authority-data"]).decode())
+    tls.load_cert_chain(directory / "crt", directory / "key")
+    return tls
+
+
+async def test_the_kubelet_api_serves_those_who_may(cluster: LocalCluster, serving: None, tmp_path: Path) -> None:
+    # The API server proxies to no loopback address, so the administrator asks the node itself.
+    url = f"https://{cluster.address_range.node(1)}:10250"
+    async with httpx.AsyncClient(verify=administrators_tls(cluster, tmp_path), trust_env=False) as web:
+        assert (await web.get(f"{url}/healthz")).text == "ok"
+        assert "espalier_node_container_starts_total" in (await web.get(f"{url}/metrics")).text
+        assert (await web.get(f"{url}/pods")).json()["kind"] == "PodList"
+        absent = await web.get(f"{url}/containerLogs/a/b/c")
+        later = await web.get(f"{url}/exec/a/b/c")
+    assert (absent.status_code, absent.text) == (404, "pod a/b is not on this node\n")
+    assert (later.status_code, "is not available on this node" in later.text) == (501, True)
+
+
+async def test_the_kubelet_api_refuses_strangers(
+    cluster: LocalCluster, client: Client, namespace: str, serving: None
+) -> None:
+    token, _ = await client.create_token("default", namespace, audience=None, expiration_s=600)
+    url = f"https://{cluster.address_range.node(1)}:10250/metrics"
+    async with httpx.AsyncClient(verify=False, trust_env=False) as web:
+        nobody = await web.get(url)
+        unknown = await web.get(url, headers={"Authorization": "Bearer no"})
+        somebody = await web.get(url, headers={"Authorization": f"Bearer {token}"})
+    assert [answer.status_code for answer in (nobody, unknown, somebody)] == [401, 401, 403]
+    assert f"system:serviceaccount:{namespace}:default may not get nodes/metrics" in somebody.text
+
+
+async def test_a_local_volume_outlives_its_pod(
+    cluster: LocalCluster, client: Client, namespace: str, tmp_path: Path
+) -> None:
+    affinity = {"nodeSelectorTerms": [{"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]},
+    ]}]}  # fmt: skip
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}, "storageClassName": ""}
+    volume = {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Mi"}, "local": {"path": str(tmp_path)},
+        "nodeAffinity": {"required": affinity}, "claimRef": {"name": "data", "namespace": namespace},
+        "persistentVolumeReclaimPolicy": "Retain",
+    }  # fmt: skip
+    name = f"local-{namespace}"
+    await client.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume})
+    await client.create({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": namespace},
+        "spec": {**claim, "volumeName": name},
+    })  # fmt: skip
+    for writer, script in (("one", "echo kept > /data/x"), ("two", "grep kept /data/x && echo more >> /data/x")):
+        made = container("main", "sh", "-c", script, volumeMounts=[{"name": "d", "mountPath": "/data"}])
+        volumes = [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]
+        await client.create(pod(namespace, writer, made, restartPolicy="Never", volumes=volumes))
+        await until_phase(client, namespace, writer, "Succeeded")
+    assert (tmp_path / "x").read_text() == "kept\nmore\n"
+    await client.delete(PERSISTENT_VOLUME, name)
+
+
+async def test_a_mac_runs_one_metal_process_at_a_time(cluster: LocalCluster, client: Client, namespace: str) -> None:
+    made = container("main", "sleep", "60", resources={"limits": {"espalier.dev/metal": "1"}})
+    on_mac = {
+        "nodeSelector": {"kubernetes.io/hostname": "mac-studio-1"},
+        "tolerations": [{"key": "espalier.dev/mlx", "operator": "Exists"}],
+    }
+    for name in ("first", "second"):
+        await client.create(pod(namespace, name, made, **on_mac))
+        if name == "first":
+            await until_pod(client, namespace, name, is_ready, "readiness")
+    held = await until_pod(
+        client, namespace, "second", lambda p: waiting.condition(p, "PodScheduled").get("status") == "False", "a wait"
+    )
+    assert "Insufficient espalier.dev/metal" in waiting.condition(held, "PodScheduled")["message"]
+    await client.delete(POD, "first", namespace)
+    await until_pod(client, namespace, "second", is_ready, "readiness")
