@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espalier_kit.errors import Gone, Retryable
 from espalier_kube.client import connect
-from espalier_kube.cluster import NODE, Object
+from espalier_kube.cluster import NODE, Kind, Object
 
 _PROXIES_AND_TRUST = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "KUBECONFIG",
@@ -45,17 +45,31 @@ def ready_nodes(nodes: Iterable[Object]) -> frozenset[str]:
     )
 
 
-def list_nodes(kubeconfig: Path) -> tuple[Object, ...]:
-    """All Node objects."""
+def list_all(kubeconfig: Path, kind: Kind, namespace: str | None = None) -> tuple[Object, ...]:
+    """All objects of a kind."""
 
     async def run() -> tuple[Object, ...]:
         client = await connect(kubeconfig)
         try:
-            return (await client.list(NODE)).items
+            return (await client.list(kind, namespace)).items
         finally:
             await client.close()
 
     return asyncio.run(run())
+
+
+def delete_all(kubeconfig: Path, kind: Kind, namespace: str, *, labels: str) -> None:
+    """Delete what a label selector finds."""
+
+    async def run() -> None:
+        client = await connect(kubeconfig)
+        try:
+            for item in (await client.list(kind, namespace, labels=labels)).items:
+                await client.delete(kind, item["metadata"]["name"], namespace)
+        finally:
+            await client.close()
+
+    asyncio.run(run())
 
 
 def wait_for_nodes(

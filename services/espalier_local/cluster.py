@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from espalier_kit.errors import EspalierError, Misconfigured, Permanent
+from espalier_kube.cluster import NODE
 from espalier_local import api, bootstrap, pki, record
 from espalier_local.addresses import API_PORT, Range, port_blocker
 from espalier_local.assets import Assets
@@ -81,7 +82,7 @@ def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[Host
     Raises the errors of `espalier_kit.errors`, each with one sentence that says what to do.
     """
     layout = Layout(places.clusters / checked_name(name))
-    with _full_disk_as_sentence(layout.root), held(places.clusters / f".{name}.lock"):
+    with _full_disk_as_sentence(layout.root), held(layout.lock):
         _check_space(places.clusters)
         assets = ensure_assets(places, progress)
         is_new = record.read(layout) is None
@@ -99,7 +100,7 @@ def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[Host
 def down(name: str, places: Places, progress: Progress) -> bool:
     """Stop everything and remove the cluster's directory; returns whether there was anything."""
     layout = Layout(places.clusters / checked_name(name))
-    with held(places.clusters / f".{name}.lock"):
+    with held(layout.lock):
         if not layout.root.exists():
             return False
         with progress.step(f"stopping cluster {name}"):
@@ -117,7 +118,7 @@ def status(name: str, places: Places) -> Status:
     control = Control(layout)
     address = found.address_range.control_plane
     ready = is_ready(address, API_PORT, pki.Pki(layout.pki).certificate("ca"))
-    nodes = api.ready_nodes(api.list_nodes(layout.kubeconfig)) if ready else frozenset()
+    nodes = api.ready_nodes(api.list_all(layout.kubeconfig, NODE)) if ready else frozenset()
     states = control.states()
     return Status(
         name, exists=True, is_ready=ready, server=f"https://{address}:{API_PORT}", kubeconfig=layout.kubeconfig,

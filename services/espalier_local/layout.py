@@ -16,6 +16,11 @@ class Layout:
     root: Path
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever changes the cluster; beside the directory, since `down` removes that."""
+        return self.root.parent / f".{self.root.name}.lock"
+
+    @property
     def record(self) -> Path:
         """Name and address range."""
         return self.root / "cluster.json"

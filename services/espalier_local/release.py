@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from espalier_kit.errors import Permanent
+from espalier_kube.cluster import POD, SECRET, Object
 from espalier_local import api
 from espalier_local.addresses import Range
 from espalier_local.bootstrap import NAMESPACE, local_volume
 from espalier_local.cluster import Cluster
 from espalier_local.files import write_atomically
+from espalier_local.locks import held
 from espalier_local.places import Places
 from espalier_local.progress import Progress
 
@@ -24,6 +26,9 @@ TIMEOUT_S = 180
 COORDINATOR_NODE = "linux-1"
 JOB_NAMESPACES = ("default",)
 """Namespaces in which `espalier push` may be used without further set-up."""
+_HALF_DONE = "owner=helm,status in (pending-install,pending-upgrade,pending-rollback)"
+"""Helm's records of an operation that was interrupted. Nobody else installs here (we hold the lock), and helm would
+refuse to go on; without the record it adopts what is there."""
 
 
 def install(
@@ -31,13 +36,19 @@ def install(
 ) -> None:
     """Install or upgrade both charts and wait until their pods are ready; may be repeated.
 
-    Raises `Permanent` with helm's words.
+    Raises `Permanent` with helm's words and what the pods wait for.
     """
+    with held(cluster.control.layout.lock):
+        _install(cluster, places, progress, job_namespaces)
+
+
+def _install(cluster: Cluster, places: Places, progress: Progress, job_namespaces: Sequence[str]) -> None:
     directory = cluster.control.layout.volumes / "coordinator"
     directory.mkdir(parents=True, exist_ok=True)
     api.apply(cluster.kubeconfig, [local_volume("espalier-coordinator", str(directory), COORDINATOR_NODE)])
     computed = cluster.control.layout.root / "values.yaml"
     write_atomically(computed, yaml.safe_dump(values(cluster.address_range, job_namespaces)))
+    api.delete_all(cluster.kubeconfig, SECRET, NAMESPACE, labels=_HALF_DONE)
     with progress.step("chart espalier-crds"):
         _helm(cluster, CRDS, places.charts / CRDS, ())
     with progress.step("chart espalier, until its pods are ready"):
@@ -69,4 +80,20 @@ def _helm(cluster: Cluster, release: str, chart: Path, values_files: Sequence[Pa
     environment = helm_environment(os.environ, cluster.control.layout.helm)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        raise Permanent(f"helm cannot install {release}: {done.stderr.strip()[-1500:]}", reason="InstallFailed")
+        pods = waiting_pods(api.list_all(cluster.kubeconfig, POD, NAMESPACE))
+        words = "; ".join((" ".join(done.stderr.split())[-600:], *pods))
+        raise Permanent(f"helm cannot install {release}: {words}", reason="InstallFailed")
+
+
+def waiting_pods(pods: Iterable[Object]) -> tuple[str, ...]:
+    """One clause for each pod that is not ready, with what its containers wait for."""
+    clauses = []
+    for pod in pods:
+        status = pod.get("status", {})
+        containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+        waiting = [c["state"]["waiting"] for c in containers if not c.get("ready") and "waiting" in c.get("state", {})]
+        reasons = ", ".join(f"{w.get('reason', '')} {w.get('message', '')}".strip() for w in waiting)
+        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+        if not is_ready:
+            clauses.append(f"pod {pod['metadata']['name']} is {reasons or status.get('phase', 'Pending')}")
+    return tuple(clauses)

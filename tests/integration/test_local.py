@@ -239,12 +239,15 @@ async def test_three_nodes_are_ready(cluster: Cluster, client: Client) -> None:
     assert {node["metadata"]["name"] for node in nodes} == {"linux-1", "mac-studio-1", "mac-studio-2"}
 
 
-def test_a_cut_host_is_lost_and_a_mended_one_comes_back(cluster: Cluster, places: Places) -> None:
+@pytest.mark.parametrize(
+    ("lose", "regain"), [("cut", "mend"), ("stop", "start")], ids=["cut and mended", "stopped and started"]
+)
+def test_a_host_is_lost_and_comes_back(cluster: Cluster, places: Places, lose: str, regain: str) -> None:
     host = next(host for host in cluster.hosts if host.name == "mac-studio-2")
-    host.cut()
+    getattr(host, lose)()
     try:
         eventually(lambda: host.name not in status(cluster.name, places).ready_nodes, timeout_s=40)
         assert host.name in status(cluster.name, places).problem
     finally:
-        host.mend()
+        getattr(host, regain)()
     eventually(lambda: host.name in status(cluster.name, places).ready_nodes)
