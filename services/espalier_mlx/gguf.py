@@ -6,7 +6,11 @@ query and key projections in the order of its own rotary embedding, and the toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,8 @@ _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 def read(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """Tensors under GGUF's names and the metadata as plain Python values. Raises `Misconfigured`."""
     try:
-        loaded: Any = mx.load(str(path), format="gguf", return_metadata=True)
+        with _writable(path) as readable:
+            loaded: Any = mx.load(str(readable), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
         message = f"{path.name}: not a GGUF file that MLX can read: {error}"
         raise Misconfigured(message, reason="ModelUnreadable") from error
@@ -46,6 +51,16 @@ def read(path: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
             reason="ModelUnsupported",
         )
     return tensors, metadata
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[Path]:
+    """A file that we may write, since MLX opens GGUF files for writing: the file itself, or a copy while it is read."""
+    if os.access(path, os.W_OK):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="espalier-gguf-") as folder:
+        yield Path(shutil.copyfile(path, Path(folder) / path.name))
 
 
 def config_of(metadata: Mapping[str, Any], *, has_output: bool) -> dict[str, Any]:
