@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from rich.table import Table
 
 from espalier_cli.connection import artifacts_of, cluster_of, job_of
 from espalier_cli.grade import job_object, read_template
-from espalier_cli.jobs import follow_job, status_line
+from espalier_cli.jobs import conditions, follow_job, status_line
 from espalier_cli.options import Where
 from espalier_cli.report import Row, fetch, grades_table, index_of, parse, rows_of, speed_table
 from espalier_cli.terminal import notes, out, run
@@ -32,6 +34,8 @@ from espalier_local.progress import Terminal
 JOB = "ps1"
 NAMESPACE = "default"
 _GONE_SECONDS = 120.0
+_GRADED_SECONDS = 900.0
+"""Of a job that takes about a minute on two idle cores."""
 _LOOK_SECONDS = 0.2
 
 
@@ -62,6 +66,12 @@ def problems(rows: Sequence[Row], report: Mapping[str, Any], status: Mapping[str
     return wrong
 
 
+def shortened(reason: str) -> str:
+    """The first of several reasons, and how many follow."""
+    first, *rest = reason.split("; ")
+    return f"{first} (and {len(rest)} more)" if rest else first
+
+
 async def _demo() -> None:
     places = places_from(os.environ)
     name = default_name(places.checkout)
@@ -80,10 +90,7 @@ async def _demo() -> None:
             spec["submissions"] = {"uri": SCHEME + await store.put(submissions)}
         await api.apply(job_object(JOB, NAMESPACE, spec))
         notes.print("grading three submissions; both judges run on this machine's processor, which takes minutes")
-        is_complete = await follow_job(api, JOB, NAMESPACE)
-        job = await job_of(api, JOB, NAMESPACE)
-        if not is_complete:
-            raise Permanent(f"the job did not complete: {status_line(job)}; see: espalier explain gj/{JOB}")
+        job = await _graded(api)
         async with artifacts_of(api, where) as store:
             files = await index_of(store, job)
             await fetch(store, files, target)
@@ -106,11 +113,27 @@ async def _remove(cluster: Cluster) -> None:
     )
 
 
+async def _graded(cluster: Cluster) -> Object:
+    """The job once it is complete. Raises `Permanent` with what it says of itself when it fails or takes too long."""
+    is_complete = False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GRADED_SECONDS):
+            is_complete = await follow_job(cluster, JOB, NAMESPACE)
+    job = await job_of(cluster, JOB, NAMESPACE)
+    if is_complete:
+        return job
+    words = "; ".join(f"{c['type']}: {c['message']}" for c in conditions(job) if c.get("message"))
+    raise Permanent(
+        f"the job is not complete after {_GRADED_SECONDS:.0f} s or less ({status_line(job)}). {words}. "
+        f"See: espalier explain gj/{JOB}"
+    )
+
+
 def _show(job: Object, target: Path, cluster: local.Cluster) -> None:
     report = parse((target / "report.json").read_bytes(), "report.json")
     rows = rows_of(report, parse((target / "restricted/names.json").read_bytes(), "names.json"))
     status = job.get("status") or {}
-    out.print(grades_table(rows))
+    out.print(grades_table([replace(row, reason=shortened(row.reason)) for row in rows]))
     out.print(speed_table(status.get("performance")) or Table())
     for kind in ("gradingjobs", "nodes"):
         out.print(f"\n$ kubectl get {kind}")
