@@ -57,7 +57,8 @@ async def run(settings: OperatorSettings, stop: asyncio.Event) -> None:
     election = _election(client, settings)
     leader = _Leader(settings, client, election, metrics, clock)
     health = HealthServer(metrics, leader.vitals, leader.refresh_metrics)
-    await health.start(settings.host, settings.port)
+    port = await health.start(settings.host, settings.port)
+    log.info("health page open", extra={"host": settings.host, "port": port})
     lag = asyncio.create_task(leader.lag.run(stop))
     try:
         if await election.acquire(stop):
@@ -155,11 +156,12 @@ class _Leader:
         watch = WatchLoop(self._intake.event, server=self._client.server, kubeconfig=settings.kubeconfig)
         watch.start()
         try:
-            await self._until_stopped(stop, watch, (
+            loops = (
                 work.run(stop), doctor.run(stop), self._intake.run(self._cluster, stop), self._sweep(stop, work),
                 self._upkeep(stop),
-                *(work_off(self._queue, reconciler.reconcile, self._metrics) for _ in range(RECONCILERS)),
-            ))
+            )
+            workers = (work_off(self._queue, reconciler.reconcile, self._metrics) for _ in range(RECONCILERS))
+            await self._until_stopped(stop, watch, loops=tuple(loops), workers=tuple(workers))
         finally:
             await watch.stop()
             await probe.close()
@@ -167,22 +169,25 @@ class _Leader:
             await port.close()
 
     async def _until_stopped(
-        self, stop: asyncio.Event, watch: WatchLoop, parts: tuple[Coroutine[Any, Any, None], ...]
+        self, stop: asyncio.Event, watch: WatchLoop, *, loops: tuple[Coroutine[Any, Any, None], ...],
+        workers: tuple[Coroutine[Any, Any, None], ...],
     ) -> None:
-        tasks = [asyncio.create_task(part) for part in parts]
+        """Run until `stop` or a failure; then let the reconciles that have begun finish."""
+        looping = [asyncio.create_task(part) for part in loops]
+        working = [asyncio.create_task(part) for part in workers]
         ends = [asyncio.create_task(event.wait()) for event in (stop, watch.failed)]
         try:
-            done, _ = await asyncio.wait([*tasks, *ends], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*looping, *working, *ends], return_when=asyncio.FIRST_COMPLETED)
             self._queue.close()
             for task in done:
                 task.result()
             if watch.failed.is_set() and not stop.is_set():
                 raise Retryable("the watch loop ended by itself", reason="WatchLoopEnded")
-            await asyncio.wait(tasks, timeout=DRAIN_S)
+            await asyncio.wait(working, timeout=DRAIN_S)
         finally:
-            for task in (*tasks, *ends):
+            for task in (*looping, *working, *ends):
                 task.cancel()
-            await asyncio.gather(*tasks, *ends, return_exceptions=True)
+            await asyncio.gather(*looping, *working, *ends, return_exceptions=True)
 
     async def _prepare(self, stop: asyncio.Event) -> bool:
         """Authority, the coordinator's certificate, the first list; tried until it works or `stop`."""
