@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import yaml
@@ -46,17 +47,18 @@ async def until_gone(
     left: dict[str, str] = {}
 
     async def watch() -> None:
-        position = await cluster.list(kind, namespace, labels=labels)
-        left.update({item["metadata"]["uid"]: item["metadata"]["name"] for item in position.items})
-        if not left:
-            return
-        async for event in follow(cluster, kind, namespace, labels=labels):
-            if event.type == "DELETED":
-                left.pop(event.object["metadata"]["uid"], None)
-            else:
-                left[event.object["metadata"]["uid"]] = event.object["metadata"]["name"]
+        while True:
+            listing = await cluster.list(kind, namespace, labels=labels)
+            left.clear()
+            left.update({item["metadata"]["uid"]: item["metadata"]["name"] for item in listing.items})
             if not left:
                 return
+            # From the list's own position: what goes between two lists would never be told.
+            changes = cluster.watch(kind, namespace, resource_version=listing.resource_version, labels=labels)
+            async with aclosing(changes):
+                async for event in changes:
+                    if event.type == "DELETED":
+                        break
 
     try:
         await asyncio.wait_for(watch(), timeout_s)
