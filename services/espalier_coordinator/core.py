@@ -70,6 +70,7 @@ class Core:
         self._is_someone_missing = False
         self._retries: list[tuple[float, str]] = []
         self._deadlines: list[tuple[float, str, int]] = []
+        self._last_tick = clock.monotonic()
         self._sequence = 0
         self._ticket = 0
         self._applies: dict[int, Callable[[], None] | None] = {}
@@ -93,9 +94,7 @@ class Core:
     # ------------------------------------------------------------ jobs
 
     def _add_job(self, job: Job) -> JobEntry:
-        entry = self.jobs.setdefault(job.uid, JobEntry(job))
-        entry.job = job
-        return entry
+        return self.jobs.setdefault(job.uid, JobEntry(job, job))
 
     def _steer(self, entry: JobEntry) -> None:
         self.ready.steer(entry.job.uid, priority=entry.job.priority, is_held=entry.is_held)
@@ -119,8 +118,9 @@ class Core:
         if not entry.is_finished:
             return
         if not entry.job.finished_at:
-            entry.job = replace(entry.job, finished_at=self._clock.now().timestamp())
-            self._commit([PutJob(entry.job)], None)
+            now = self._clock.now().timestamp()
+            entry.job, entry.written = replace(entry.job, finished_at=now), replace(entry.written, finished_at=now)
+            self._commit([PutJob(entry.written)], None)
         self._drain(entry.job.uid, "the job has ended")
 
     def _drain(self, job_uid: str, reason: str) -> None:

@@ -76,8 +76,10 @@ class Engine(Recovery):
         if known is None:
             job = replace(job, submitted_at=self._clock.now().timestamp(), has_endpoints=bool(endpoints))
         else:
-            job = replace(known.job, has_endpoints=known.job.has_endpoints or bool(endpoints),
-                          finished_at=0.0 if records else known.job.finished_at)
+            job = known.written = replace(
+                known.written, has_endpoints=known.written.has_endpoints or bool(endpoints),
+                finished_at=0.0 if records else known.written.finished_at,
+            )
         if known is None or records or endpoints:
             self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, job, records, endpoints))
         return self._flush()
@@ -88,14 +90,15 @@ class Engine(Recovery):
     ) -> Effects:
         """Steer a job. Cancelling one that has ended changes nothing."""
         entry = self.job(uid)
-        job = replace(
-            entry.job,
-            priority=entry.job.priority if priority is None else priority,
-            suspended=entry.job.suspended if suspended is None else suspended,
-            cancelled=entry.job.cancelled or (cancel and not entry.is_finished),
-            has_endpoints=entry.job.has_endpoints or bool(endpoints),
+        before = entry.written
+        job = entry.written = replace(
+            before,
+            priority=before.priority if priority is None else priority,
+            suspended=before.suspended if suspended is None else suspended,
+            cancelled=before.cancelled or (cancel and not entry.is_finished),
+            has_endpoints=before.has_endpoints or bool(endpoints),
         )
-        if job != entry.job:
+        if job != before:
             self._commit([PutJob(job)], partial(self._updated, job))
         if endpoints is not None:
             self._set_endpoints(entry, endpoints)
@@ -193,6 +196,7 @@ class Engine(Recovery):
     def tick(self) -> Effects:
         """Do what is due: leases that ran out, deadlines, retries."""
         now = self._clock.monotonic()
+        self._forgive_stall(now)
         for worker in [w for w in self.workers.values() if w.expires_at <= now]:
             self._expire(worker)
         self._resolve_doubt()
@@ -238,9 +242,10 @@ class Engine(Recovery):
         self, job: Job, records: tuple[TaskRecord, ...], endpoints: tuple[ModelEndpoint, ...] | None
     ) -> None:
         known = self.jobs.get(job.uid)
-        if known is not None:  # steered meanwhile, or submitted twice at once
-            job = replace(known.job, finished_at=job.finished_at, has_endpoints=job.has_endpoints)
         entry = self._add_job(job)
+        if known is not None:
+            finished_at = 0.0 if records else known.job.finished_at
+            entry.job = replace(known.job, finished_at=finished_at, has_endpoints=job.has_endpoints)
         self._steer(entry)
         if endpoints:
             self._set_endpoints(entry, endpoints)

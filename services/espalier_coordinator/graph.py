@@ -18,7 +18,10 @@ def check(new: Sequence[Node], known: Collection[str]) -> None:
 
     `known` are the keys that the job already has: they cannot wait for new ones, so no cycle runs through them.
     """
-    mine = {key: depends_on for key, depends_on in new if key not in known}
+    mine: dict[str, tuple[Dependency, ...]] = {}
+    for key, depends_on in new:
+        if key not in known:
+            mine.setdefault(key, depends_on)  # of two with one key the first counts
     for key, depends_on in mine.items():
         for dependency in depends_on:
             if dependency.key not in mine and dependency.key not in known:

@@ -44,7 +44,7 @@ class Recovery(Dispatch):
         task = self._tasks.get(lease.task_id)
         if task is not None and task.is_final:
             self._send(worker.session, Ack((lease,)))
-        elif task is not None and is_held_by(task, worker, lease):
+        elif task is not None and is_held_by(task, worker, lease) and lease.task_id in worker.leases:
             self._send_context(worker, self.jobs[task.record.job_uid])
         elif task is not None and lease.task_id in self._in_doubt and self._may_adopt(worker, task, lease):
             self._in_doubt.discard(lease.task_id)
@@ -148,6 +148,14 @@ class Recovery(Dispatch):
         self.statistics.timeouts += 1
         self._cancel_lease(task)
         self._fail_attempt(task, "TaskTimeout", "the attempt outlived its timeout and its worker did not end it")
+
+    def _forgive_stall(self, now: float) -> None:
+        """While this process itself stood still it could hear nobody: that time is not the workers' silence."""
+        stalled_s = now - self._last_tick
+        self._last_tick = now
+        if stalled_s > self._limits.heartbeat_s:
+            for worker in self.workers.values():
+                worker.expires_at += stalled_s
 
     def _trim_deadlines(self) -> None:
         """Drop the deadlines of attempts that have ended: at thousands a second they would pile up until they pass."""

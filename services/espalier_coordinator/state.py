@@ -43,6 +43,8 @@ class JobEntry:
     """A job now."""
 
     job: Job
+    written: Job
+    """The same with changes that are still on their way to the disk: the next change starts from here."""
     graph: Graph = field(default_factory=Graph)
     tasks: dict[str, TaskEntry] = field(default_factory=dict)
     counts: Counter[TaskState] = field(default_factory=Counter)

@@ -26,6 +26,7 @@ def test_a_key_that_exists_is_left_as_it_is_whatever_it_says_now() -> None:
 @pytest.mark.parametrize(("nodes", "sentence"), [
     ([node("a", "b"), node("b", "c"), node("c", "a")], "in a circle"),
     ([node("a", "ghost")], "which the job does not have"),
+    ([node("a", "ghost"), node("a")], "which the job does not have"),
 ])
 def test_refusals_are_sentences(nodes: list[Node], sentence: str) -> None:
     with pytest.raises(Permanent, match=sentence):

@@ -108,6 +108,12 @@ class Life(RuleBasedStateMachine):
         self.world.update(suspended=is_suspended, priority=priority)
         self.listen()
 
+    @rule(chance=st.integers(0, 9))
+    def cancel(self, chance: int) -> None:
+        if chance == 9:  # rarely: little happens afterwards
+            self.world.update(cancel=True)
+            self.listen()
+
     @rule()
     def crash(self) -> None:
         self.world.crash()

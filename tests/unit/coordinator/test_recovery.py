@@ -80,6 +80,18 @@ def test_the_late_result_of_a_lost_lease_is_fenced() -> None:
     assert world.entry("a").ending.value == b'{"from":"other"}'  # type: ignore[union-attr]
 
 
+def test_a_coordinator_that_itself_stood_still_blames_nobody() -> None:
+    world = World()
+    world.submit(task("a"))
+    worker = world.worker()
+    (a,) = worker.want()
+    world.clock.move(40)
+    world.do(world.engine.tick())
+    worker.report(a)
+    assert world.states() == {"a": TaskState.DONE}
+    assert world.view().lost_leases == 0
+
+
 def test_a_broken_stream_is_noticed_sooner_than_silence() -> None:
     world = World()
     world.submit(task("a"))

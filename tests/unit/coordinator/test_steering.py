@@ -135,6 +135,23 @@ def test_workers_of_a_finished_job_are_sent_away_also_when_they_come_late() -> N
     assert not world.worker("early", job_uid="not-yet-submitted").is_drained
 
 
+def test_changes_that_follow_each_other_faster_than_the_disk_all_count() -> None:
+    world = World()
+    world.submit(task("a"))
+    worker = world.worker()
+    (a,) = worker.want()
+    world.is_disk_stuck = True
+    world.update(priority=7)
+    world.update(suspended=True)
+    worker.report(a)
+    world.is_disk_stuck = False
+    world.write()
+    for _ in range(2):
+        job = world.view().job
+        assert (job.priority, job.suspended, job.finished_at > 0) == (7, True, True)
+        world.crash()
+
+
 def test_unknown_jobs_cannot_be_steered() -> None:
     with pytest.raises(NotFound, match="'nobody'"):
         World().update("nobody", cancel=True)
