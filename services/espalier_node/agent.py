@@ -52,7 +52,7 @@ def runtime_for(settings: NodeSettings, machine: Machine) -> ProcessRuntime:
 
 async def run(settings: NodeSettings, stop: asyncio.Event, *, clock: Clock | None = None) -> None:
     """Be the node until `stop`. Raises `Misconfigured` when this machine cannot run containers."""
-    with _sole_agent(settings) as is_restart:
+    with sole_agent(settings) as is_restart:
         machine = machine_for(settings)
         problem = machine.check()
         if problem is not None:
@@ -121,7 +121,7 @@ def _context(
         settings=settings, cluster=cluster, runtime=runtime, events=Events(cluster, clock, settings.name),
         addresses=AddressBook(settings), metrics=metrics, clock=clock,
         api_server=identity.api_server(settings.own_kubeconfig),
-        allocatable=node.allocatable(settings, machine.facts()),
+        allocatable=node.allocatable(settings, machine.facts()), machine=machine,
     )
     return context, runtime
 
@@ -180,7 +180,7 @@ async def _first_of(stop: asyncio.Event, *work: Coroutine[Any, Any, Any]) -> boo
 
 
 @contextlib.contextmanager
-def _sole_agent(settings: NodeSettings) -> Iterator[bool]:
+def sole_agent(settings: NodeSettings) -> Iterator[bool]:
     """Hold the state directory; yields whether an agent held it before. Raises `Misconfigured` while another does."""
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.state_dir / _MARKER

@@ -9,6 +9,7 @@ from espalier_kit.clock import Clock
 from espalier_kube.cluster import Cluster
 from espalier_node.addresses import AddressBook
 from espalier_node.events import Events
+from espalier_node.machine.base import Machine
 from espalier_node.metrics import Metrics
 from espalier_node.runtime import Runtime
 from espalier_node.settings import NodeSettings
@@ -29,6 +30,7 @@ class Context:
     api_server: tuple[str, str]
     """Host and port that pods find in KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT."""
     allocatable: dict[str, str]
+    machine: Machine
 
     @property
     def limits(self) -> Limits:

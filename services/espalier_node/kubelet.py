@@ -18,7 +18,7 @@ from prometheus_client import generate_latest
 from espalier_kit.certificates import KeyPair
 from espalier_kit.clock import Clock
 from espalier_kit.errors import EspalierError, Forbidden, NotFound, Permanent
-from espalier_node import logs
+from espalier_node import logs, stats
 from espalier_node.access import Access, Caller, caller_of
 from espalier_node.context import Context
 from espalier_node.logs import Wish
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 CERTIFICATE_CHECK_S = 3600.0
 SHUTDOWN_S = 1.0
-_LATER = "/exec/", "/attach/", "/run/", "/portForward/", "/stats/", "/configz"
+_LATER = "/exec/", "/attach/", "/run/", "/portForward/", "/configz"
 
 
 async def serve(
@@ -68,6 +68,8 @@ def build(context: Context, pods: Pods, *, check: Callable[[], str | None]) -> w
     app.router.add_get("/pods", routes.pods)
     app.router.add_get("/runningpods/", routes.pods)
     app.router.add_get("/metrics", routes.metrics)
+    app.router.add_get("/metrics/resource", routes.resource_metrics)
+    app.router.add_get("/stats/summary", routes.summary)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", routes.container_logs)
     for prefix in _LATER:
         app.router.add_route("*", f"{prefix}{{rest:.*}}", _not_here)
@@ -87,6 +89,14 @@ class _Routes:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._context.metrics.registry), content_type="text/plain")
+
+    async def resource_metrics(self, _request: web.Request) -> web.Response:
+        text = stats.resource_metrics(self._context.machine.usage(None), self._pods.usages())
+        return web.Response(text=text, content_type="text/plain")
+
+    async def summary(self, _request: web.Request) -> web.Response:
+        whole, now = self._context.machine.usage(None), self._context.clock.now()
+        return web.json_response(stats.summary(self._context.settings.name, whole, self._pods.usages(), now))
 
     async def container_logs(self, request: web.Request) -> web.StreamResponse:
         worker, name = self._find(request), request.match_info["container"]
@@ -157,7 +167,7 @@ async def _as_async(path: Path, wish: Wish) -> AsyncIterator[bytes]:
 
 
 async def _not_here(request: web.Request) -> web.Response:
-    sentence = f"{request.path} is not available on this node: it serves logs, pods and metrics\n"
+    sentence = f"{request.path} is not available on this node: it serves logs, pods, stats and metrics\n"
     return web.Response(status=501, text=sentence)
 
 

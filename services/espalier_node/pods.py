@@ -9,6 +9,7 @@ from espalier_kit.errors import Retryable
 from espalier_kube import watch
 from espalier_kube.cluster import POD, Object
 from espalier_node.context import Context
+from espalier_node.stats import ContainerUsage
 from espalier_node.worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,17 @@ class Pods:
 
     def running(self) -> tuple[int, int]:
         """How many containers run, in how many pods."""
-        counts = [worker.running() for worker in self._workers.values()]
+        counts = [len(worker.runs()) for worker in self._workers.values()]
         return sum(counts), sum(1 for count in counts if count)
+
+    def usages(self) -> list[ContainerUsage]:
+        """What each running container uses."""
+        machine = self._context.machine
+        return [
+            ContainerUsage(worker.pod, name, run.started_at, machine.usage(run.pid))
+            for worker in self._workers.values()
+            for name, run in worker.runs().items()
+        ]
 
     def remove_strangers(self, wished: set[str]) -> None:
         """Pods deleted while no agent was there: nobody waits for their grace any more."""

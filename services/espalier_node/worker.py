@@ -17,7 +17,7 @@ from espalier_node.containers import Containers
 from espalier_node.context import Context
 from espalier_node.environment import Situation
 from espalier_node.podspec import ContainerSpec, PodSpec
-from espalier_node.runtime import ContainerConfig
+from espalier_node.runtime import ContainerConfig, Run
 from espalier_node.steps import Steps, Waiting
 from espalier_node.volumes import Volumes
 
@@ -67,9 +67,10 @@ class PodWorker:
         self._is_gone = True
         self._wake.set()
 
-    def running(self) -> int:
-        """How many containers run."""
-        return sum(view.is_running for view in self._containers.views(self._waiting).values())
+    def runs(self) -> dict[str, Run]:
+        """The containers that run."""
+        views = self._containers.views({})
+        return {name: view.run for name, view in views.items() if view.run is not None and view.is_running}
 
     async def run(self) -> None:
         """Until the pod is gone from the API server and its processes from this machine."""

@@ -474,6 +474,8 @@ async def test_the_kubelet_api_serves_those_who_may(cluster: LocalCluster, servi
         assert (await web.get(f"{url}/healthz")).text == "ok"
         assert "espalier_node_container_starts_total" in (await web.get(f"{url}/metrics")).text
         assert (await web.get(f"{url}/pods")).json()["kind"] == "PodList"
+        assert (await web.get(f"{url}/stats/summary")).json()["node"]["nodeName"] == NODE_NAME
+        assert "node_cpu_usage_seconds_total" in (await web.get(f"{url}/metrics/resource")).text
         absent = await web.get(f"{url}/containerLogs/a/b/c")
         later = await web.get(f"{url}/exec/a/b/c")
     assert (absent.status_code, absent.text) == (404, "pod a/b is not on this node\n")

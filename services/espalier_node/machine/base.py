@@ -37,6 +37,14 @@ class Pressure:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What was used: CPU seconds since the start, resident bytes now."""
+
+    cpu_seconds: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What one container may see and be."""
 
@@ -66,6 +74,10 @@ class Machine(Protocol):
     def facts(self) -> Facts: ...
 
     def pressure(self) -> Pressure: ...
+
+    def usage(self, pid: int | None) -> Usage:
+        """Of a process and all below it that still live, or of the whole machine. What is gone used nothing."""
+        ...
 
     def wrap(self, view: View, command: tuple[str, ...]) -> Wrapped:
         """The command line that runs `command` (without secrets: it can be read by others) inside the view."""

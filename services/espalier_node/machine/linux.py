@@ -9,8 +9,9 @@ import shutil
 from pathlib import Path
 
 from espalier_node import sandbox
-from espalier_node.machine.base import Facts, Pressure, View, Wrapped
+from espalier_node.machine.base import Facts, Pressure, Usage, View, Wrapped
 
+_TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -43,6 +44,14 @@ class LinuxMachine:
             disk_free_bytes=shutil.disk_usage(self._state_dir).free,
             pids_free=int(_read("/proc/sys/kernel/pid_max")) - in_use,
         )
+
+    def usage(self, pid: int | None) -> Usage:
+        if pid is None:
+            memory = _meminfo()
+            busy = sum(map(int, _read("/proc/stat").split()[1:4]))
+            return Usage(busy / _TICKS, memory["MemTotal"] - memory["MemAvailable"])
+        used = [_own_usage(member) for member in _family(pid)]
+        return Usage(sum(u.cpu_seconds for u in used), sum(u.memory_bytes for u in used))
 
     def wrap(self, view: View, command: tuple[str, ...]) -> Wrapped:
         argv = sandbox.command_line(
@@ -80,6 +89,26 @@ class LinuxMachine:
         if missing:
             return f"{' and '.join(missing)} not found: install the packages bubblewrap and util-linux"
         return None
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants; a thread's children stand under that thread."""
+    found, left = [], [pid]
+    while left:
+        member = left.pop()
+        found.append(member)
+        for children in Path(f"/proc/{member}/task").glob("*/children"):
+            left += map(int, _read(str(children)).split())
+    return found
+
+
+def _own_usage(pid: int) -> Usage:
+    """CPU time includes that of children which it has waited for."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    pages = _read(f"/proc/{pid}/statm").split()
+    if len(fields) < 15 or len(pages) < 2:
+        return Usage(0.0, 0)
+    return Usage(sum(map(int, fields[11:15])) / _TICKS, int(pages[1]) * _PAGE)
 
 
 def _which(name: str) -> str | None:

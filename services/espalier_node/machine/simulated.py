@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from espalier_node.machine.base import Facts, Machine, Pressure, View, Wrapped
+from espalier_node.machine.base import Facts, Machine, Pressure, Usage, View, Wrapped
 
 _GIB = 1 << 30
 
@@ -29,6 +29,9 @@ class SimulatedMac:
 
     def pressure(self) -> Pressure:
         return self._host.pressure()
+
+    def usage(self, pid: int | None) -> Usage:
+        return self._host.usage(pid)
 
     def wrap(self, view: View, command: tuple[str, ...]) -> Wrapped:
         return self._host.wrap(view, command)

@@ -17,6 +17,7 @@ from espalier_kube.fake import FakeCluster
 from espalier_node.addresses import AddressBook
 from espalier_node.context import Context
 from espalier_node.events import Events
+from espalier_node.machine.linux import LinuxMachine
 from espalier_node.metrics import Metrics
 from espalier_node.pods import Pods
 from espalier_node.settings import NodeSettings
@@ -40,7 +41,7 @@ class World:
         self.context = Context(
             settings=settings, cluster=self.cluster, runtime=self.runtime,
             events=Events(self.cluster, self.clock, "linux-1"), addresses=AddressBook(settings), metrics=self.metrics,
-            clock=self.clock, api_server=("127.77.0.1", "6443"), allocatable={},
+            clock=self.clock, api_server=("127.77.0.1", "6443"), allocatable={}, machine=LinuxMachine(directory),
         )  # fmt: skip
         self.uid = UID
 
