@@ -69,7 +69,7 @@ class NodeSettings(Settings):
     """Further paths of this machine that containers may read (an interpreter outside /usr, model files)."""
     uid: int = Field(default=64100, ge=0)
     """Pods run as this user and group when the agent is root."""
-    nice: int = Field(default=0, ge=0, le=19)
+    nice: int = Field(default=10, ge=0, le=19)
     """Niceness of pods on an mlx node, so that a saturated model server leaves the agent its cycles."""
     labels: Mapping[str, str] = Field(default_factory=dict)
     """Further labels of the Node, set at registration."""

@@ -13,10 +13,12 @@ import psutil
 import pytest
 
 from espalier_kit.errors import Retryable
+from espalier_node import agent
 from espalier_node.logs import Wish, show
 from espalier_node.machine.linux import LinuxMachine
 from espalier_node.process import ProcessRuntime
 from espalier_node.runtime import ContainerConfig, Mount, Run
+from espalier_node.settings import NodeSettings
 
 UID = "11111111-0000-4000-8000-000000000001"
 USER = 64100
@@ -24,8 +26,8 @@ IS_ROOT = os.geteuid() == 0
 EXPECTED_USER = USER if IS_ROOT else os.geteuid()
 
 
-def make_runtime(state: Path, *, log_max_bytes: int = 1 << 20) -> ProcessRuntime:
-    return ProcessRuntime(state, LinuxMachine(state), readable=(), log_max_bytes=log_max_bytes, nice=0)
+def make_runtime(state: Path, *, log_max_bytes: int = 1 << 20, nice: int = 0) -> ProcessRuntime:
+    return ProcessRuntime(state, LinuxMachine(state), readable=(), log_max_bytes=log_max_bytes, nice=nice)
 
 
 @pytest.fixture
@@ -220,3 +222,16 @@ async def test_a_volume_above_the_interpreter_does_not_hide_it(runtime: ProcessR
     mounts = (Mount(tmp_path / "top", str(top)),)
     run, text = await ended(runtime, sys.executable, "-c", "import espalier_kit", mounts=mounts)
     assert run.exit_code == 0, text
+
+
+async def test_model_servers_are_nice(tmp_path: Path) -> None:
+    _, text = await ended(make_runtime(tmp_path, nice=7), "nice")
+    assert int(text) == os.nice(0) + 7
+
+
+async def test_every_pod_of_a_state_directory_can_be_killed(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        await runtime.start(config("sleep", "60", name=name))
+    fields = {"name": "n", "address": "127.77.1.1", "state_dir": tmp_path, "bootstrap_kubeconfig": tmp_path / "b"}
+    assert agent.kill_pods(NodeSettings.model_validate(fields)) == 2
+    assert [(await runtime.wait(UID, name)).exit_code for name in ("one", "two")] == [137, 137]
