@@ -7,17 +7,19 @@ import logging
 from espalier_api.names import SPEC_HASH
 from espalier_kit.clock import Clock
 from espalier_kit.digest import value_digest
-from espalier_kit.errors import Conflict
-from espalier_kube.cluster import DEPLOYMENT, GRADING_JOB, JOB, MODEL_SERVER, Cluster, Kind, Object
+from espalier_kit.errors import Conflict, NotFound
+from espalier_kube.cluster import DEPLOYMENT, GRADING_JOB, JOB, MODEL_SERVER, POD, Cluster, Kind, Object
 from espalier_kube.objects import is_owned_by
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
-from espalier_operator.plan.outcome import Change, Deletion, Notice, Plan
+from espalier_operator.plan.outcome import Burial, Change, Deletion, Notice, Plan
 from espalier_operator.watching import Intake
 
 log = logging.getLogger(__name__)
 
 WATCHED: dict[str, Kind] = {kind.kind: kind for kind in (JOB, DEPLOYMENT, MODEL_SERVER)}
+REMEMBERED = 5000
+"""Unwatched children remembered as applied; beyond that all are applied once more."""
 REAPPLY_S = 300.0
 """Children that we do not watch are applied again after so long, in case somebody changed them."""
 
@@ -42,6 +44,8 @@ class Applier:
                 told.append(_about("ChildCreated", child["kind"], child["metadata"]["name"], "was created"))
         for change in plan.changes:
             await self._change(change)
+        for burial in plan.burials:
+            await self._bury(burial)
         for deletion in plan.deletions:
             await self._delete(deletion)
             if deletion.kind != GRADING_JOB:
@@ -74,16 +78,32 @@ class Applier:
         known, at = self._applied.get(place, ("", 0.0))
         if known == digest and self._clock.monotonic() - at < REAPPLY_S:
             return
+        if len(self._applied) >= REMEMBERED:
+            self._applied.clear()
         await self._cluster.apply(child)
         self._applied[place] = (digest, self._clock.monotonic())
 
     async def _change(self, change: Change) -> None:
         self._intake.written(await self._cluster.patch(change.kind, change.name, change.namespace, change.patch))
 
+    async def _bury(self, burial: Burial) -> None:
+        """A Job waits for a terminal phase, and ignores failures by disruption; nobody on the node would write one."""
+        said = f"node {burial.node} has been away too long"
+        disrupted = {"type": "DisruptionTarget", "status": "True", "reason": "NodeLost", "message": said}
+        failed = {"phase": "Failed", "reason": "NodeLost", "message": said, "conditions": [disrupted]}
+        meta = {"uid": burial.uid}
+        try:
+            await self._cluster.patch(
+                POD, burial.name, burial.namespace, {"metadata": meta, "status": failed}, subresource="status",
+                strategic=True,
+            )
+            await self._cluster.delete(POD, burial.name, burial.namespace, uid=burial.uid, grace_s=0)
+        except (NotFound, Conflict):
+            return  # gone meanwhile, or another pod of that name
+        log.warning("pod of a lost node buried", extra={"namespace": burial.namespace, "pod": burial.name})
+
     async def _delete(self, deletion: Deletion) -> None:
-        await self._cluster.delete(
-            deletion.kind, deletion.name, deletion.namespace, uid=deletion.uid, grace_s=deletion.grace_s
-        )
+        await self._cluster.delete(deletion.kind, deletion.name, deletion.namespace, uid=deletion.uid)
         log.info("deleted", extra={"kind": deletion.kind.kind, "namespace": deletion.namespace, "obj": deletion.name})
 
 

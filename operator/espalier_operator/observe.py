@@ -25,7 +25,6 @@ from espalier_operator.plan.facts import (
     GradingJobFacts,
     Holder,
     JudgeFacts,
-    LostPod,
     ModelServerFacts,
     Problem,
     ServerFacts,
@@ -51,6 +50,8 @@ class Sources(Protocol):
     """Where the digests of a job's sources come from."""
 
     async def resolve(self, job: GradingJob) -> SourceFacts: ...
+
+    def forget(self, uid: str) -> None: ...
 
 
 class Observer:
@@ -82,10 +83,12 @@ class Observer:
         worker = reading.worker(live) if live is not None and is_owned_by(live, uid) else None
         view = self._work.view(uid)
         judges, fallback, problem = await self._judges(job)
-        nodes = tuple(self._cache.all(NODE))
+        nodes, now = tuple(self._cache.all(NODE)), self._clock.now()
+        pods = tuple(self._worker_pods(name, namespace, worker.uid if worker else ""))
         return GradingJobFacts(
             obj=obj, job=job, ca_pem=self._authority.ca_pem, worker=worker,
-            lost_pods=tuple(self._lost_pods(name, namespace, worker.uid if worker else "")),
+            lost_pods=tuple(lost for pod in pods if (lost := reading.lost_pod(pod)) is not None),
+            stranded_pods=reading.stranded_pods(pods, reading.away_nodes(nodes, now), now),
             judges=judges, fallback=fallback, reference_problem=problem,
             simulated_nodes=reading.simulated_nodes(nodes), macs=reading.macs(nodes),
             holders=tuple(self._holders(uid)), contenders=tuple(self._contenders(uid)),
@@ -100,8 +103,9 @@ class Observer:
         if obj is None or "deletionTimestamp" in obj["metadata"]:
             return None
         pods = [p for p in self._cache.all(POD, namespace) if reading.belongs(p, "ModelServer", name)]
-        away = reading.away_nodes(tuple(self._cache.all(NODE)), self._clock.now())
-        facts = (reading.server_pod(p, away, self._probes.verdict(p["metadata"]["uid"])) for p in pods)
+        now = self._clock.now()
+        away = reading.away_nodes(tuple(self._cache.all(NODE)), now)
+        facts = (reading.server_pod(p, away, now, self._probes.verdict(p["metadata"]["uid"])) for p in pods)
         known = self._restarts.get(obj["metadata"]["uid"], {})
         marked = (replace(p, has_restarted=p.restarts > known.get(p.uid, p.restarts)) for p in facts if p)
         return ModelServerFacts(
@@ -125,6 +129,8 @@ class Observer:
         """The object is gone."""
         self._told.pop(uid, None)
         self._restarts.pop(uid, None)
+        self._sources.forget(uid)
+        self._authority.forget_server(uid)
 
     def _ran_before(self, job: GradingJob) -> bool:
         return reading.is_running_job(job) and job.status.start_time is not None and job.status.start_time < self._since
@@ -134,12 +140,10 @@ class Observer:
             return SourceFacts()
         return await self._sources.resolve(job)
 
-    def _lost_pods(self, name: str, namespace: str, job_uid: str) -> Iterator[LostPod]:
+    def _worker_pods(self, name: str, namespace: str, job_uid: str) -> Iterator[Object]:
         for pod in self._cache.all(POD, namespace):
             if reading.belongs(pod, "GradingJob", name) and is_owned_by(pod, job_uid):
-                lost = reading.lost_pod(pod)
-                if lost is not None:
-                    yield lost
+                yield pod
 
     def _holders(self, uid: str) -> Iterator[Holder]:
         """ModelServers of others that have, or will have, Macs."""

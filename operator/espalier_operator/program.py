@@ -145,6 +145,7 @@ class _Leader:
             cache=self._cache, cluster=self._cluster, work=work, authority=self._authority,
             sources=SourceResolver(self._cluster, store_of), probes=doctor, clock=self._clock,
         )
+        self._intake.on_gone = [observer.forget, self._reporter.forget]
         if self._election.took_over:
             observer.took_over(f"{self._election.identity} after {self._election.previous_holder or 'one that left'}")
         reconciler = Reconciler(

@@ -12,7 +12,7 @@ from espalier_api.names import METAL, NODE_KIND, OWNER_KIND, OWNER_NAME, SIMULAT
 from espalier_kube.cluster import Object
 from espalier_kube.objects import condition, has_condition, label_value, parse_time
 from espalier_operator.plan.conditions import TERMINAL
-from espalier_operator.plan.facts import LostPod, MacFacts, ServerPod, WorkerFacts
+from espalier_operator.plan.facts import LostPod, MacFacts, ServerPod, StrandedPod, WorkerFacts
 from espalier_operator.plan.workers import WORKERS_HASH
 
 
@@ -60,18 +60,36 @@ def lost_pod(pod: Object) -> LostPod | None:
     return LostPod(pod["metadata"]["uid"], pod["metadata"]["name"], why)
 
 
+def stranded_pods(pods: tuple[Object, ...], away: Mapping[str, float], now: datetime) -> tuple[StrandedPod, ...]:
+    """Worker pods that have not ended, on nodes that are away."""
+    found = ((pod, stranded_s(pod, away, now)) for pod in pods if not _has_ended(pod))
+    return tuple(
+        StrandedPod(pod["metadata"]["uid"], pod["metadata"]["name"], pod["spec"]["nodeName"], seconds)
+        for pod, seconds in found
+        if seconds is not None
+    )
+
+
+def stranded_s(pod: Object, away: Mapping[str, float], now: datetime) -> float | None:
+    """How long this pod has been on a node that is away; None while its node is well. A new pod starts at 0."""
+    node_s = away.get((pod.get("spec") or {}).get("nodeName") or "")
+    made = parse_time(pod["metadata"].get("creationTimestamp"))
+    return node_s if node_s is None or made is None else min(node_s, (now - made).total_seconds())
+
+
 def server_pod(
-    pod: Object, away: Mapping[str, float], verdict: tuple[bool, float | None, str] | None
+    pod: Object, away: Mapping[str, float], now: datetime, verdict: tuple[bool, float | None, str] | None
 ) -> ServerPod | None:
     """A model server's pod; None once it has ended."""
     meta, status = pod["metadata"], pod.get("status") or {}
-    if status.get("phase") in ("Failed", "Succeeded"):
+    if _has_ended(pod):
         return None
     node = (pod.get("spec") or {}).get("nodeName") or ""
     answers, rate, why = verdict or (None, None, "")
     return ServerPod(
         name=meta["name"], uid=meta["uid"], node=node, ip=status.get("podIP") or "",
-        is_going="deletionTimestamp" in meta, node_away_s=away.get(node), probe=answers, tokens_per_second=rate,
+        is_going="deletionTimestamp" in meta,
+        node_away_s=stranded_s(pod, away, now), probe=answers, tokens_per_second=rate,
         why=why or _waits(pod), restarts=sum(_restarts(pod)),
     )
 
@@ -129,6 +147,10 @@ def is_running_job(job: GradingJob) -> bool:
 def _away_s(node: Object, now: datetime) -> float:
     since = parse_time((condition(node, "Ready") or {}).get("lastTransitionTime"))
     return (now - since).total_seconds() if since is not None else 0.0
+
+
+def _has_ended(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
 
 
 def _restarts(pod: Object) -> list[int]:

@@ -107,8 +107,6 @@ class Reconciler:
         for view in self.work.views_named(key.namespace, key.name):
             if view.uid != uid:
                 await self.work.forget(view.uid)
-                self.observer.forget(view.uid)
-                self.reporter.forget(view.uid)
 
     async def _certificate(self, key: Key) -> None:
         csr = self.cache.get(CSR, key.name)

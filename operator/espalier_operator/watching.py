@@ -46,10 +46,11 @@ WATCHED = (
 
 
 class Intake:
-    """Takes changes from the watch and from lists, keeps the cache, fills the queue."""
+    """Takes changes from the watch and from lists, keeps the cache, fills the queue; `on_gone` is told deleted uids."""
 
     def __init__(self, cache: Cache, add: Callable[[Key], None], clock: Clock) -> None:
         self._cache, self._add, self._clock = cache, add, clock
+        self.on_gone: list[Callable[[str], None]] = []
         self._unseen: dict[str, float] = {}
         self.listed_at: float | None = None
 
@@ -103,6 +104,9 @@ class Intake:
             self._route(obj, before, is_gone=is_gone)
 
     def _route(self, obj: Object, before: Object | None, *, is_gone: bool) -> None:
+        if is_gone:
+            for forget in self.on_gone:
+                forget(obj["metadata"]["uid"])
         for key in affected(obj, before, self._cache, is_gone=is_gone):
             self._add(key)
 

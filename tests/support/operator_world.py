@@ -114,6 +114,7 @@ class World:
             cache=self.cache, cluster=cluster, work=self.work, authority=self.authority,
             sources=SourceResolver(cluster, lambda _namespace: self.store), probes=self.doctor, clock=self.clock,
         )
+        self.intake.on_gone = [self.observer.forget, self.reporter.forget]
         self.reconciler = Reconciler(
             self.observer, Applier(cluster, self.cache, self.intake, self.authority, self.clock), self.reporter,
             self.work, cluster, self.cache, self.intake, self.settings, self.clock,

@@ -45,6 +45,16 @@ class LostPod:
 
 
 @dataclass(frozen=True, slots=True)
+class StrandedPod:
+    """A worker pod on a node that is not Ready; `away_s` is for how long."""
+
+    uid: str
+    name: str
+    node: str
+    away_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFacts:
     """A ModelServer that a judge wants, as it is; `exists` False where it is only wished."""
 
@@ -140,6 +150,7 @@ class GradingJobFacts:
     ca_pem: str
     worker: WorkerFacts | None = None
     lost_pods: tuple[LostPod, ...] = ()
+    stranded_pods: tuple[StrandedPod, ...] = ()
     judges: tuple[JudgeFacts, ...] = ()
     fallback: tuple[ModelEndpoint, ...] = ()
     simulated_nodes: frozenset[str] = frozenset()

@@ -15,7 +15,8 @@ from espalier_operator.plan.grading_work import is_idle, is_judged, running_work
 from espalier_operator.plan.macs import place
 from espalier_operator.plan.models import macs_needed, own_servers, template_children, template_deletions
 from espalier_operator.plan.notices import notices
-from espalier_operator.plan.outcome import Change, Deletion, Plan, WorkAction
+from espalier_operator.plan.outcome import Burial, Change, Deletion, Plan, WorkAction
+from espalier_operator.plan.pods import NODE_PATIENCE_S
 from espalier_operator.plan.workers import worker_changes, worker_children
 from espalier_operator.settings import OperatorSettings
 
@@ -120,9 +121,18 @@ def _go_on(facts: GradingJobFacts, stage: Stage, now: datetime, settings: Operat
         children=(*children, *(template_children(facts) if stage.has_models else ())),
         changes=changes,
         deletions=(*deletions, *(() if stage.has_models else template_deletions(facts))),
+        burials=_burials(facts),
         work=stage.work,
         notices=notices(facts, wished),
-        recheck_s=stage.recheck_s,
+        recheck_s=stage.recheck_s or (RETRY_S if facts.stranded_pods else None),
+    )
+
+
+def _burials(facts: GradingJobFacts) -> tuple[Burial, ...]:
+    """Workers of nodes that are gone. Attempts are fenced, so a worker that lives on there harms nothing."""
+    namespace = facts.job.metadata.namespace
+    return tuple(
+        Burial(pod.name, namespace, pod.uid, pod.node) for pod in facts.stranded_pods if pod.away_s > NODE_PATIENCE_S
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from espalier_api.meta import find_condition
 from espalier_api.modelserver import ModelEndpoint, ModelServer, ModelServerStatus
 from espalier_api.names import METAL, MLX_TAINT, NODE_KIND
-from espalier_kube.cluster import POD, Object
+from espalier_kube.cluster import Object
 from espalier_kube.objects import (
     container_security,
     deployment,
@@ -21,16 +21,14 @@ from espalier_kube.objects import (
 )
 from espalier_operator.plan.conditions import Conditions
 from espalier_operator.plan.facts import ModelServerFacts, ServerPod
-from espalier_operator.plan.outcome import Deletion, Notice, Plan
-from espalier_operator.plan.pods import KEY_DIR, TLS_DIR, with_overrides
+from espalier_operator.plan.outcome import Burial, Notice, Plan
+from espalier_operator.plan.pods import KEY_DIR, NODE_PATIENCE_S, TLS_DIR, with_overrides
 from espalier_operator.plan.quantity import parse_bytes
 from espalier_operator.settings import OperatorSettings
 
 PORT = 8100
 GRACE_S = 15
 AWAY_TOLERATION_S = 30
-NODE_PATIENCE_S = 45.0
-"""A restarting agent adopts its processes; after this long its pods are given up."""
 RECHECK_S = 10.0
 LOAD_TRIES = 300
 """Start-up probes two seconds apart: a large model may take ten minutes to load."""
@@ -41,18 +39,18 @@ def plan(facts: ModelServerFacts, now: datetime, settings: OperatorSettings) -> 
     wished = _status(facts, now)
     return Plan(
         status=wished, children=children(facts.obj, facts.server, settings), has_credentials=True,
-        deletions=_buried(facts), notices=(*_notices(facts.server.status, wished), *_restarts(facts)),
+        burials=_buried(facts), notices=(*_notices(facts.server.status, wished), *_restarts(facts)),
         recheck_s=RECHECK_S if any(pod.node_away_s is not None for pod in facts.pods) else None,
     )
 
 
-def _buried(facts: ModelServerFacts) -> tuple[Deletion, ...]:
+def _buried(facts: ModelServerFacts) -> tuple[Burial, ...]:
     """Pods of nodes that have been away too long: nobody there would ever end them.
 
     There is no fencing: an agent that comes back stops processes whose pod is gone.
     """
     return tuple(
-        Deletion(POD, pod.name, facts.server.metadata.namespace, pod.uid, grace_s=0)
+        Burial(pod.name, facts.server.metadata.namespace, pod.uid, pod.node)
         for pod in facts.pods
         if pod.node_away_s is not None and pod.node_away_s > NODE_PATIENCE_S
     )

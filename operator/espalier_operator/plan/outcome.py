@@ -21,7 +21,16 @@ class Deletion:
     name: str
     namespace: str
     uid: str
-    grace_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """A pod on a node that is gone: marked as failed by disruption, then deleted, so that its controller moves on."""
+
+    name: str
+    namespace: str
+    uid: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Plan:
     """Whether a serving certificate and an API key are wished (model servers)."""
     changes: tuple[Change, ...] = ()
     deletions: tuple[Deletion, ...] = ()
+    burials: tuple[Burial, ...] = ()
     work: tuple[WorkAction, ...] = ()
     notices: tuple[Notice, ...] = ()
     recheck_s: float | None = None

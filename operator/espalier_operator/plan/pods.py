@@ -9,6 +9,8 @@ from espalier_api.names import CA_SECRET, COORDINATOR_AUDIENCE, MANAGED_BY
 from espalier_kube.cluster import Object
 from espalier_kube.objects import config_map, metadata, value_env
 
+NODE_PATIENCE_S = 45.0
+"""A restarting agent adopts its processes; after this long its pods are given up."""
 TOKEN_SECONDS = 3600
 TOKEN_DIR = "/var/run/secrets/espalier"
 CA_FILE = "/var/run/secrets/espalier/ca/ca.crt"

@@ -195,6 +195,23 @@ async def test_a_node_that_goes_away_withdraws_its_endpoint_at_once_and_its_pods
     assert pod["metadata"]["uid"] not in [p["metadata"]["uid"] for p in after]
 
 
+async def test_workers_of_a_lost_node_are_marked_as_disrupted_and_replaced() -> None:
+    world = await World().begin()
+    await world.create(grading_job())
+    await world.cluster.create(typed(NODE, metadata("linux-1", None), spec={}))
+    await world.set_node("linux-1", "Unknown")
+    watched = (await world.cluster.list(POD, NAMESPACE)).resource_version
+    await world.pass_time(30)
+    (before,) = await world.server_pods("week-1")
+    await world.pass_time(16)
+    (after,) = await world.server_pods("week-1")
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    seen = [e async for e in world.cluster.watch(POD, NAMESPACE, resource_version=watched, timeout_s=0)]
+    (failed,) = [e for e in seen if e.type == "MODIFIED" and e.object["metadata"]["uid"] == before["metadata"]["uid"]]
+    assert failed.object["status"]["phase"] == "Failed"
+    assert failed.object["status"]["conditions"][0]["type"] == "DisruptionTarget"
+
+
 async def test_a_process_that_came_back_between_two_probes_is_told() -> None:
     world = await World().begin()
     await world.create(grading_job())
