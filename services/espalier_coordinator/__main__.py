@@ -85,7 +85,7 @@ async def _serve(
     engine = Engine(clock, random.Random(), epoch=epoch, limits=limits)
     host = Host(engine, store, clock)
     host.do(engine.load(store.load()))
-    server = Server(f"{settings.host}:{settings.grpc_port}", settings.tls_dir, [_service_name()])
+    server = Server(_address(settings.host, settings.grpc_port), settings.tls_dir, [_service_name()])
     rpc.add_CoordinatorServicer_to_server(Coordinator(host, access), server.grpc)
     health = Health(host, clock)
     web = app(host, access, files, health=health, metrics=Metrics(host))
@@ -131,6 +131,10 @@ def _database(data: Path) -> Path:
         return data / "coordinator.db"
     except OSError as error:
         raise Misconfigured(f"ESPALIER_COORDINATOR_DATA: {error}", reason="Misconfigured") from error
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _service_name() -> str:

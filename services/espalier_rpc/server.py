@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from espalier_kit.errors import Conflict, EspalierError, Forbidden, NotFound, Permanent, Retryable
+from espalier_kit.errors import Conflict, EspalierError, Forbidden, Misconfigured, NotFound, Permanent, Retryable
 
 log = logging.getLogger(__name__)
 
@@ -93,14 +93,20 @@ def credentials(folder: Path) -> grpc.ServerCredentials:
 
 
 class Server:
-    """One gRPC server: add servicers to `grpc`, then `start` and `stop`."""
+    """One gRPC server: add servicers to `grpc`, then `start` and `stop`.
+
+    Raises `Misconfigured` where the address (host:port) cannot be had.
+    """
 
     def __init__(self, address: str, tls: Path, services: Sequence[str]) -> None:
         self.grpc = aio.server(options=_OPTIONS)
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
-        self.port = self.grpc.add_secure_port(address, credentials(tls))
+        try:
+            self.port = self.grpc.add_secure_port(address, credentials(tls))
+        except RuntimeError as error:
+            raise Misconfigured(f"cannot listen on {address}: is the port in use?", reason="AddressInUse") from error
         self._services = ("", *services)
 
     async def start(self) -> None:

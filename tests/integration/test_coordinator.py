@@ -23,6 +23,7 @@ from bench.load import TYPE, Book, NoOpWorker, submit, view, work
 from espalier_api.names import COORDINATOR_AUDIENCE
 from espalier_coordinator.access import Identity, ReviewedAccess
 from espalier_coordinator.local import NAME
+from espalier_kit.certificates import issue, make_authority
 from espalier_kit.clock import SystemClock
 from espalier_kit.digest import sha256
 from espalier_kit.errors import Forbidden, NotFound
@@ -112,6 +113,27 @@ async def test_terminated_it_leaves_at_once_with_streams_open(own: CoordinatorPr
         assert await asyncio.to_thread(own.stop) == 0
         assert time.monotonic() - started < 5
         call.cancel()
+
+
+async def test_a_renewed_certificate_is_served_without_a_restart(own: CoordinatorProcess) -> None:
+    now = SystemClock().now()
+    authority = make_authority("renewed", now)
+    pair = issue(authority, NAME, now, hosts=[NAME], is_server=True)
+    for name, data in (("ca.crt", authority.certificate), ("tls.key", pair.key), ("tls.crt", pair.certificate)):
+        (own.folder / "tls" / name).write_bytes(data)
+    await submit(own, "job", specs(1))
+    assert (await view(own, "job")).counts.pending == 1
+
+
+def test_a_port_in_use_is_a_sentence(process: CoordinatorProcess, tmp_path: Path) -> None:
+    variables = {"HOST": "127.0.0.1", "GRPC_PORT": str(process.grpc_port), "HTTP_PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "espalier_coordinator", "--local", str(tmp_path / "second")],
+        env={**os.environ, **{f"ESPALIER_COORDINATOR_{k}": v for k, v in variables.items()}},
+        capture_output=True, text=True, check=False, timeout=60,
+    )
+    assert done.returncode == 78
+    assert f"cannot listen on 127.0.0.1:{process.grpc_port}" in done.stderr
 
 
 # ---------------------------------------------------------------- calls
