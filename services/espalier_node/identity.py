@@ -8,11 +8,13 @@ import logging
 import os
 import uuid
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
+from cryptography import x509
 
 from espalier_kit.certificates import KeyPair, expires_at, needs_renewal
 from espalier_kit.clock import Clock
@@ -24,6 +26,7 @@ from espalier_node.settings import NodeSettings
 log = logging.getLogger(__name__)
 
 GROUP = "system:nodes"
+_NETWORKS = (IPv4Network, IPv6Network)
 SIGNED_WITHIN_S = 60.0
 RETRY_S = 2.0
 DENIED_RETRY_S = 60.0
@@ -82,12 +85,19 @@ async def serving_certificate(cluster: Cluster, settings: NodeSettings, clock: C
 
 
 def read_serving(settings: NodeSettings) -> KeyPair | None:
-    """The kept serving certificate, if it is for this node's address and name."""
+    """The kept serving certificate, if it is for this node's address."""
     path = settings.state_dir / "pki" / "serving.pem"
     try:
-        return split(path.read_bytes())
-    except (OSError, ValueError):
+        pair = split(path.read_bytes())
+        return pair if settings.address in _addresses(pair.certificate) else None
+    except (OSError, ValueError, x509.ExtensionNotFound):
         return None
+
+
+def _addresses(certificate: bytes) -> list[IPv4Address | IPv6Address]:
+    parsed = x509.load_pem_x509_certificate(certificate)
+    names = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [address for address in names.get_values_for_type(x509.IPAddress) if not isinstance(address, _NETWORKS)]
 
 
 def split(pem: bytes) -> KeyPair:

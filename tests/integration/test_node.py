@@ -9,7 +9,7 @@ import signal
 import ssl
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+from espalier_kit.clock import SystemClock
 from espalier_kit.errors import NotFound, Permanent
 from espalier_kube import signing
 from espalier_kube.client import Client, connect
@@ -26,6 +27,8 @@ from espalier_kube.watch import follow
 from espalier_local.cluster import Cluster as LocalCluster
 from espalier_local.layout import Layout
 from espalier_local.places import Places
+from espalier_node import identity
+from espalier_node.settings import NodeSettings
 from tests.support import waiting
 
 pytestmark = pytest.mark.cluster
@@ -538,3 +541,31 @@ async def test_a_mac_runs_one_metal_process_at_a_time(cluster: LocalCluster, cli
     assert "Insufficient espalier.dev/metal" in waiting.condition(held, "PodScheduled")["message"]
     await client.delete(POD, "first", namespace)
     await until_pod(client, namespace, "second", is_ready, "readiness")
+
+
+class NextYear(SystemClock):
+    """A clock by which every certificate of today is near its end."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=330)
+
+
+async def test_an_identity_near_its_end_is_renewed_by_itself(
+    cluster: LocalCluster, places: Places, tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_bytes((state_directory(cluster, places) / "kubeconfig").read_bytes())
+    before = identity.client_certificate(kubeconfig)
+    settings = NodeSettings.model_validate({
+        "name": NODE_NAME, "address": cluster.address_range.node(1), "state_dir": tmp_path, "kubeconfig": kubeconfig,
+        "bootstrap_kubeconfig": tmp_path / "none",
+    })  # fmt: skip
+    for _ in range(2):
+        node = await connect(kubeconfig)
+        try:
+            assert (await node.get(NODE, NODE_NAME))["metadata"]["name"] == NODE_NAME
+            if identity.client_certificate(kubeconfig) == before:
+                await asyncio.wait_for(identity.renew_when_due(node, settings, NextYear()), TIMEOUT_S)
+        finally:
+            await node.close()
+    assert identity.client_certificate(kubeconfig) != before

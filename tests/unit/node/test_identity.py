@@ -17,6 +17,8 @@ from espalier_node.settings import NodeSettings
 NOW = SystemClock().now()
 AUTHORITY = make_authority("test", NOW)
 PAIR = issue(AUTHORITY, "system:node:linux-1", NOW, organisations=["system:nodes"], is_client=True)
+SERVING = issue(AUTHORITY, "system:node:linux-1", NOW, hosts=["linux-1", "127.77.1.1"], is_server=True)
+ELSEWHERE = issue(AUTHORITY, "system:node:linux-1", NOW, hosts=["linux-1", "127.77.9.1"], is_server=True)
 TEMPLATE = {
     "clusters": [
         {"name": "local", "cluster": {"server": "https://127.77.0.1:6443", "certificate-authority": "ca.crt"}}
@@ -63,14 +65,15 @@ def test_a_kubeconfig_without_our_certificate_is_none(tmp_path: Path, text: str)
     assert identity.client_certificate(path) is None
 
 
-def test_a_serving_certificate_is_kept_with_its_key(tmp_path: Path) -> None:
+def test_a_serving_certificate_is_kept_with_its_key_for_this_address(tmp_path: Path) -> None:
     pki = tmp_path / "state" / "pki"
     pki.mkdir(parents=True)
-    assert identity.read_serving(settings(tmp_path)) is None
-    (pki / "serving.pem").write_bytes(PAIR.certificate + PAIR.key)
-    assert identity.read_serving(settings(tmp_path)) == PAIR
-    (pki / "serving.pem").write_bytes(PAIR.certificate)
-    assert identity.read_serving(settings(tmp_path)) is None
+    found = [identity.read_serving(settings(tmp_path))]
+    for pem in (SERVING.certificate + SERVING.key, SERVING.certificate, PAIR.certificate + PAIR.key,
+                ELSEWHERE.certificate + ELSEWHERE.key):  # fmt: skip
+        (pki / "serving.pem").write_bytes(pem)
+        found.append(identity.read_serving(settings(tmp_path)))
+    assert found == [None, SERVING, None, None, None]
 
 
 async def test_a_good_identity_is_used_again(tmp_path: Path) -> None:
