@@ -29,21 +29,23 @@ class Recovery(Dispatch):
 
         One that holds nothing may be a new process after a crash: a task that kills its worker must not run for ever.
         """
-        claimed = {lease.task_id: lease for lease in in_flight}
+        claimed = set(in_flight)
         for task in list(worker.leases.values()):
-            if task.record.id in claimed or task.is_settling:
+            assert task.lease is not None
+            if task.is_settling or Lease(task.record.id, task.lease.number) in claimed:
                 continue
             if claimed:  # the process lived on: this one never reached it, or was handed back
                 self._return(task)
             else:
                 self._fail_attempt(task, "WorkerLost", "the worker came back without it", is_lost=True)
-        for lease in claimed.values():
+        for lease in sorted(claimed, key=lambda lease: (lease.task_id, lease.attempt)):
             self._claim(worker, lease)
 
     def _claim(self, worker: WorkerEntry, lease: Lease) -> None:
         task = self._tasks.get(lease.task_id)
-        if task is not None and task.is_final:
+        if task is not None and task.is_final:  # it holds a result to forget, or still runs what is over
             self._send(worker.session, Ack((lease,)))
+            self._send(worker.session, Cancel((lease,)))
         elif task is not None and is_held_by(task, worker, lease) and lease.task_id in worker.leases:
             self._send_context(worker, self.jobs[task.record.job_uid])
         elif task is not None and lease.task_id in self._in_doubt and self._may_adopt(worker, task, lease):

@@ -119,6 +119,30 @@ def test_a_worker_that_reconnects_in_time_keeps_what_it_holds() -> None:
     assert lease_of(worker.assignments()[0]) == lease_of(b)
 
 
+def test_a_worker_that_only_knows_an_older_attempt_does_not_keep_the_newer() -> None:
+    world = World()
+    world.submit(task("a"), task("b"))
+    worker = world.worker()
+    first, b = worker.want(2)
+    worker.report(first, Verdict.CANCELLED)
+    (second,) = worker.want()
+    assert (first.attempt, second.attempt) == (1, 2)
+    worker.hang_up()
+    worker = world.worker(holds=[first, b])
+    assert worker.cancelled() == [lease_of(first)]
+    assert [lease_of(x) for x in worker.want()] == [lease_of(second)]
+
+
+def test_what_ended_meanwhile_is_stopped_and_forgotten() -> None:
+    world = World()
+    world.submit(task("a"))
+    worker = world.worker()
+    (a,) = worker.want()
+    worker.report(a)
+    worker = world.worker(holds=[a])
+    assert (worker.acked(), worker.cancelled()) == ([lease_of(a)], [lease_of(a)])
+
+
 def test_a_task_that_kills_its_worker_does_not_run_for_ever() -> None:
     world = World()
     world.submit(task("poison", retries=2))
