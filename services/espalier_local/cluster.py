@@ -21,7 +21,7 @@ from espalier_local.control import Control, tail
 from espalier_local.controlplane import COMPONENTS, specs
 from espalier_local.hosts import PROFILES, Host, HostProfile
 from espalier_local.layout import Layout
-from espalier_local.locks import held
+from espalier_local.locks import held, is_held
 from espalier_local.places import Places, checked_name
 from espalier_local.processes import ProcessHost
 from espalier_local.progress import Progress
@@ -82,7 +82,7 @@ def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[Host
     Raises the errors of `espalier_kit.errors`, each with one sentence that says what to do.
     """
     layout = Layout(places.clusters / checked_name(name))
-    with _full_disk_as_sentence(layout.root), held(layout.lock):
+    with _full_disk_as_sentence(layout.root), _alone(layout, progress):
         _check_space(places.clusters)
         assets = ensure_assets(places, progress)
         is_new = record.read(layout) is None
@@ -100,7 +100,7 @@ def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[Host
 def down(name: str, places: Places, progress: Progress) -> bool:
     """Stop everything and remove the cluster's directory; returns whether there was anything."""
     layout = Layout(places.clusters / checked_name(name))
-    with held(layout.lock):
+    with _alone(layout, progress):
         if not layout.root.exists():
             return False
         with progress.step(f"stopping cluster {name}"):
@@ -125,6 +125,20 @@ def status(name: str, places: Places) -> Status:
         processes=tuple(states.get(process, ProcessState(process)) for process in control.names()),
         ready_nodes=nodes, problem=_problem(name, control, ready, nodes),
     )  # fmt: skip
+
+
+@contextmanager
+def _alone(layout: Layout, progress: Progress) -> Iterator[None]:
+    """One command at a time changes a cluster."""
+    if is_held(layout.lock):
+        with progress.step(f"waiting for another espalier local that works on {layout.root.name}"), held(layout.lock):
+            pass
+    with held(layout.lock):
+        try:
+            yield
+        finally:
+            if not layout.root.exists():
+                layout.lock.unlink(missing_ok=True)
 
 
 def hosts_of(layout: Layout, address_range: Range, profiles: Sequence[HostProfile]) -> tuple[Host, ...]:

@@ -9,8 +9,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -24,7 +26,7 @@ from espalier_local.cluster import Cluster, Status, down, status, up
 from espalier_local.hosts import PROFILES, HostProfile
 from espalier_local.layout import Layout
 from espalier_local.places import Places
-from espalier_local.processtable import is_same, leftovers
+from espalier_local.processtable import is_same, leftovers, start_time
 from espalier_local.progress import Silent
 from espalier_local.supervised import Phase, ProcessState
 
@@ -79,6 +81,15 @@ SLEEPER = {
         ],
     },
 }
+
+
+def words_of(root: Path) -> set[str]:
+    """All arguments of all processes of a cluster."""
+    words: set[str] = set()
+    for one in leftovers(root):
+        with suppress(psutil.Error):
+            words.update(one.cmdline())
+    return words
 
 
 def service_account_exists(cluster: Cluster) -> bool:
@@ -170,8 +181,8 @@ def test_down_ends_the_pods_too(places: Places) -> None:
         root = places.clusters / doomed.name
         eventually(lambda: service_account_exists(doomed))
         apply(doomed.kubeconfig, [SLEEPER])
-        eventually(lambda: any("86399" in one.cmdline() for one in leftovers(root)))
-        before = {one.pid: one.create_time() for one in leftovers(root)}
+        eventually(lambda: "86399" in words_of(root))
+        before = {one.pid: start_time(one.pid) for one in leftovers(root)}
         down(doomed.name, places, Silent())
         assert [pid for pid, started in before.items() if is_same(pid, started)] == []
 
