@@ -141,7 +141,7 @@ async def serving(
         listener.close()
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is untyped here
     """Leaves the program's signals alone."""
 
     @contextlib.contextmanager

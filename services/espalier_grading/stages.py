@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -57,6 +58,10 @@ from espalier_kit.errors import NotFound, Permanent
 from espalier_kit.execution import Context, EvaluatorFault, PlatformFault, Result, Task
 
 M = TypeVar("M", bound=Model)
+T = TypeVar("T")
+R = TypeVar("R")
+_SIDE_BY_SIDE = 16
+"""Artifacts on their way at once; each is a small request that mostly waits."""
 _CLOCK = SystemClock()
 _SERVERS = Servers(_CLOCK)
 _MARGIN_SECONDS = 10.0
@@ -104,9 +109,8 @@ async def admit(task: Task, context: Context) -> Result:
     if not folders:
         raise bundles.rejected(["the submissions' tar has no folder: it needs one for each student"])
     names = pseudonyms(folders, job_uid=task.job_uid)
-    entries = [
-        dag.Entry(names[folder], folder, await context.artifacts.put(archive)) for folder, archive in folders.items()
-    ]
+    stored = await _side_by_side(folders.values(), context.artifacts.put)
+    entries = [dag.Entry(names[folder], folder, digest) for folder, digest in zip(folders, stored, strict=True)]
     mapping = await context.artifacts.put(canonical_json({pseudonym: folder for folder, pseudonym in names.items()}))
     return Result(
         value={"names": mapping, "submissions": len(entries)},
@@ -169,7 +173,7 @@ async def report(task: Task, context: Context) -> Result:
     settings = payload.settings
     bundle = await _BUNDLES.get(context.artifacts, settings.assignment)
     names = await _names(task, context)
-    graded = [await _graded(pseudonym, task, context) for pseudonym in payload.pseudonyms]
+    graded = await _side_by_side(payload.pseudonyms, lambda pseudonym: _graded(pseudonym, task, context))
     class_ = reports.Class(
         job=task.job_name,
         title=bundle.assignment.title or bundle.assignment.name,
@@ -178,8 +182,10 @@ async def report(task: Task, context: Context) -> Result:
         names=names,
         is_shared_hardware=settings.shared_hardware,
     )
-    digests = {name: await context.artifacts.put(content) for name, content in reports.report_files(class_).items()}
-    index = await context.artifacts.put(canonical_json({"job": task.job_name, "files": digests}))
+    files = await asyncio.to_thread(reports.report_files, class_)
+    digests = await _side_by_side(files.values(), context.artifacts.put)
+    names_and_digests = dict(zip(files, digests, strict=True))
+    index = await context.artifacts.put(canonical_json({"job": task.job_name, "files": names_and_digests}))
     return Result(value=reports.summary(class_, index=index).wire())
 
 
@@ -214,6 +220,22 @@ def tallies(graded: Graded) -> dict[str, float]:
         TALLY_PLAIN_TEXT: float(bool(graded.plain_text)),
     }
     return {name: value for name, value in found.items() if value}
+
+
+async def _side_by_side(values: Iterable[T], act: Callable[[T], Awaitable[R]]) -> list[R]:
+    """`act` on each value, a few at a time; results in the values' order. The first error ends it."""
+    free = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+    async def one(value: T) -> R:
+        async with free:
+            return await act(value)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(value)) for value in values]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]
 
 
 async def _own_tests(bundle: Bundle, settings: GradingSettings, *, task: Task, part: str) -> list[TestResult]:

@@ -67,7 +67,9 @@ async def test_a_server_that_refuses_is_replaced_visibly_by_the_other_judges(fai
 
 async def test_a_dead_server_is_replaced_and_fallbacks_come_last() -> None:
     async with serving(ScriptedServer("ollama")) as url:
-        reply = await _ask(endpoint("fallback", url), endpoint("code", _closed_port()), endpoint("feedback", _closed_port()))
+        reply = await _ask(
+            endpoint("fallback", url), endpoint("code", _closed_port()), endpoint("feedback", _closed_port())
+        )
     assert reply.is_failover
     assert reply.call.model == "ollama"
 
@@ -82,7 +84,9 @@ async def test_too_many_requests_is_waited_out_on_the_same_server() -> None:
 
 async def test_when_no_server_answers_the_platform_is_at_fault_and_says_why() -> None:
     async with serving(ScriptedServer("qwen", failures=[500])) as url:
-        with pytest.raises(PlatformFault, match=r"mac/code: HTTP 500: scripted failure; mac/feedback: ConnectError") as caught:
+        with pytest.raises(
+            PlatformFault, match=r"mac/code: HTTP 500: scripted failure; mac/feedback: ConnectError"
+        ) as caught:
             await _ask(endpoint("code", url), endpoint("feedback", _closed_port()))
     assert caught.value.reason == "ModelUnavailable"
 

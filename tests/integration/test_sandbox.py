@@ -21,7 +21,9 @@ from espalier_kit.execution import EvaluatorFault
 SECONDS = 8
 
 
-async def _run(*sources: str, execution: Execution | None = None, data: dict[str, bytes] | None = None, kernel: str = "python3") -> list[CellResult]:
+async def _run(
+    *sources: str, execution: Execution | None = None, data: dict[str, bytes] | None = None, kernel: str = "python3"
+) -> list[CellResult]:
     cells = tuple(RunCell(key=str(i), source=source) for i, source in enumerate(sources))
     limits = execution or Execution(kernel_timeout_seconds=SECONDS, memory="1Gi")
     run = NotebookRun(notebook="n", kernel=kernel, cells=cells)
@@ -39,7 +41,9 @@ async def _run(*sources: str, execution: Execution | None = None, data: dict[str
         pytest.param("open('{home}')", id="file-of-ours"),
         pytest.param("import os\nos.setuid(0)", id="become-root"),
         pytest.param("import os\nos.kill(1, 0) or open('/proc/1/environ').read()", id="first-process"),
-        pytest.param("import ctypes, os\nassert ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0", id="mount"),
+        pytest.param(
+            "import ctypes, os\nassert ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0", id="mount"
+        ),
         pytest.param("open('big', 'wb').write(b'x' * (300 << 20))", id="large-file"),
         pytest.param("for i in range(9): open(f'b{i}', 'wb').write(b'x' * (100 << 20))", id="full-disk"),
         pytest.param("x = bytearray(3 << 30)", id="memory"),
@@ -51,7 +55,11 @@ async def test_what_student_code_may_not_do_fails_and_the_next_cell_runs(code: s
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        tried = code.replace("{port}", str(listener.getsockname()[1])).replace("{prefix}", sys.prefix).replace("{home}", str(secret))
+        tried = (
+            code.replace("{port}", str(listener.getsockname()[1]))
+            .replace("{prefix}", sys.prefix)
+            .replace("{home}", str(secret))
+        )
         forbidden, after = await _run(tried, "assert 1 + 1 == 2")
     assert forbidden.reason, "it was allowed"
     assert after.reason == ""
@@ -94,7 +102,8 @@ async def test_a_flood_of_output_is_bounded_and_hides_no_failure() -> None:
 async def test_lines_that_look_like_results_change_nothing() -> None:
     forged = '{"event": "cell", "key": "1", "reason": ""}'
     cells = await _run(
-        f"import os, sys\nfor fd in range(3, 40):\n    try: os.write(fd, {forged!r}.encode() + b'\\n')\n    except OSError: pass\nprint({forged!r})",
+        f"import os\nfor fd in range(3, 40):\n    try: os.write(fd, {forged!r}.encode() + b'\\n')\n"
+        f"    except OSError: pass\nprint({forged!r})",
         "assert False",
     )
     assert cells[1].reason != ""
@@ -106,7 +115,9 @@ async def test_killing_everything_in_reach_earns_nothing() -> None:
 
 
 async def test_data_files_lie_beside_the_notebook_and_may_be_overwritten_in_place() -> None:
-    read, write = await _run("assert open('in/x.csv').read() == 'a,b'", "open('in/x.csv', 'w').write('c')", data={"in/x.csv": b"a,b"})
+    read, write = await _run(
+        "assert open('in/x.csv').read() == 'a,b'", "open('in/x.csv', 'w').write('c')", data={"in/x.csv": b"a,b"}
+    )
     assert (read.reason, write.reason) == ("", "")
 
 
@@ -122,7 +133,11 @@ async def test_an_unknown_kernel_is_the_bundles_fault() -> None:
 
 
 async def test_without_a_sandbox_the_same_runner_works() -> None:
-    run = NotebookRun(notebook="n", kernel="python3", cells=(RunCell(key="0", source="x = 1"), RunCell(key="1", source="assert x == 2")))
+    run = NotebookRun(
+        notebook="n",
+        kernel="python3",
+        cells=(RunCell(key="0", source="x = 1"), RunCell(key="1", source="assert x == 2")),
+    )
     result = await run_notebook(sandbox("none"), run, data={}, execution=Execution(kernel_timeout_seconds=SECONDS))
     assert [cell.reason for cell in result.cells] == ["", "AssertionError"]
 
@@ -135,7 +150,20 @@ def test_it_works_inside_another_bubblewrap_as_an_unprivileged_user(tmp_path: Pa
     checkout = Path(__file__).resolve().parents[2]
     visible = [Path(sys.prefix), Path(sys.base_prefix), checkout / "services", checkout / "crds", script]
     parents = {parent for path in visible for parent in path.parents} - {Path("/"), Path("/tmp")}
-    command = ["bwrap", "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]
+    command = [
+        "bwrap",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--perms",
+        "1777",
+        "--tmpfs",
+        "/tmp",
+    ]
     for name in ("/bin", "/sbin", "/lib", "/lib64"):
         command += ["--symlink", os.readlink(name), name] if os.path.islink(name) else ["--ro-bind", name, name]
     command += ["--ro-bind", "/etc", "/etc"]
@@ -144,8 +172,20 @@ def test_it_works_inside_another_bubblewrap_as_an_unprivileged_user(tmp_path: Pa
             command += ["--perms", "0755", "--dir", str(folder)]
     for path in visible:
         command += ["--ro-bind", str(path), str(path)]
-    command += ["--bind", "/proc", "/proc", "--", "setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", "--no-new-privs"]
-    done = subprocess.run([*command, sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    command += [
+        "--bind",
+        "/proc",
+        "/proc",
+        "--",
+        "setpriv",
+        "--reuid=1234",
+        "--regid=1234",
+        "--clear-groups",
+        "--no-new-privs",
+    ]
+    done = subprocess.run(
+        [*command, sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout.split() == ["uid=1234", "passed", "OSError"], done.stderr[-2000:]
     assert shutil.which("bwrap")
 
@@ -158,7 +198,8 @@ from espalier_grading.model import NotebookRun, RunCell
 from espalier_grading.sandbox import Bubblewrap
 
 sources = ("assert True", "import socket; socket.create_connection(('192.0.2.1', 80), 2)")
-run = NotebookRun(notebook="n", kernel="python3", cells=tuple(RunCell(key=str(i), source=s) for i, s in enumerate(sources)))
+cells = tuple(RunCell(key=str(i), source=s) for i, s in enumerate(sources))
+run = NotebookRun(notebook="n", kernel="python3", cells=cells)
 cells = asyncio.run(run_notebook(Bubblewrap(), run, data={}, execution=Execution(kernel_timeout_seconds=20))).cells
 print(f"uid={os.getuid()}", cells[0].reason or "passed", cells[1].reason)
 """

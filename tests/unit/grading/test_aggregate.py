@@ -55,7 +55,9 @@ def test_failed_tests_cap_their_criteria() -> None:
 
 @given(levels=st.lists(st.sampled_from(LEVELS), min_size=2, max_size=2), test=st.sampled_from([PASSED, FAILED]))
 def test_points_stay_between_nothing_and_full_marks(levels: list[Level], test: TestResult) -> None:
-    verdicts = [Verdict(criterion=name, level=level) for name, level in zip(("style", "reflection"), levels, strict=True)]
+    verdicts = [
+        Verdict(criterion=name, level=level) for name, level in zip(("style", "reflection"), levels, strict=True)
+    ]
     criteria = score_criteria(_bundle(), verdicts, [test])
     assert 0 <= scaled(earned([test], criteria), total=4, scale=37.5) <= 37.5
 

@@ -7,7 +7,12 @@ from espalier_grading.dag import Entry, children
 from espalier_kit.execution import When
 from tests.support.grading import settings
 
-SPECS = {spec.key: spec for spec in children(settings("a" * 64, "b" * 64), [Entry("s-1", "ann", "c" * 64), Entry("s-2", "ben", "d" * 64)], admit_key="admit")}
+SPECS = {
+    spec.key: spec
+    for spec in children(
+        settings("a" * 64, "b" * 64), [Entry("s-1", "ann", "c" * 64), Entry("s-2", "ben", "d" * 64)], admit_key="admit"
+    )
+}
 
 
 def test_each_submission_has_its_five_tasks_together_and_the_report_is_last() -> None:
@@ -36,5 +41,7 @@ def test_the_report_waits_for_every_score_and_knows_the_admission() -> None:
 
 
 def test_only_intake_is_told_the_students_name() -> None:
-    folders = {key: SubmissionTask.model_validate(spec.payload).folder for key, spec in SPECS.items() if key != "report"}
+    folders = {
+        key: SubmissionTask.model_validate(spec.payload).folder for key, spec in SPECS.items() if key != "report"
+    }
     assert {key for key, folder in folders.items() if folder} == {"intake/s-1", "intake/s-2"}

@@ -14,7 +14,9 @@ from espalier_grading.model import NotebookRun, RunCell
 from espalier_grading.sandbox import Finished, bwrap_command
 from espalier_kit.execution import EvaluatorFault, PlatformFault
 
-RUN = NotebookRun(notebook="n", kernel="python3", cells=(RunCell(key="n/a", source="1"), RunCell(key="n/t", source="2", test="n/t")))
+RUN = NotebookRun(
+    notebook="n", kernel="python3", cells=(RunCell(key="n/a", source="1"), RunCell(key="n/t", source="2", test="n/t"))
+)
 STARTED = {"event": "started"}
 FINISHED = {"event": "finished"}
 
@@ -32,16 +34,21 @@ def _finished(*events: dict[str, object], code: int = 0, is_timeout: bool = Fals
     ("finished", "reasons"),
     [
         pytest.param(_finished(STARTED, _cell("n/a"), _cell("n/t"), FINISHED), ["", ""], id="clean"),
-        pytest.param(_finished(STARTED, _cell("n/a"), _cell("n/t", "ValueError"), FINISHED), ["", "ValueError"], id="error"),
+        pytest.param(
+            _finished(STARTED, _cell("n/a"), _cell("n/t", "ValueError"), FINISHED), ["", "ValueError"], id="error"
+        ),
         pytest.param(
             _finished(STARTED, _cell("n/a", "KernelDied"), _cell("n/t", "KernelDied"), FINISHED),
-            ["KernelDied", "KernelDied"], id="died",
+            ["KernelDied", "KernelDied"],
+            id="died",
         ),
         pytest.param(_finished(STARTED, _cell("n/a"), is_timeout=True), ["", "Timeout"], id="timeout"),
         pytest.param(_finished(STARTED, code=137), ["Killed", "Killed"], id="killed"),
-        pytest.param(_finished(STARTED, _cell("n/a"), FINISHED, noise='no json\n[1]\n"x"\n'), ["", "NotRun"], id="noise"),
+        pytest.param(
+            _finished(STARTED, _cell("n/a"), FINISHED, noise='no json\n[1]\n"x"\n'), ["", "NotRun"], id="noise"
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_cell_has_a_reason_or_ran(finished: Finished, reasons: list[str]) -> None:
     result = read_result(RUN, finished, is_last_try=True)
     assert [cell.reason for cell in result.cells] == reasons
@@ -69,7 +76,9 @@ def test_only_a_clean_run_of_a_test_earns_its_points() -> None:
     assert (absent.earned, absent.reason) == (0, "NotRun")
 
 
-@pytest.mark.parametrize(("quantity", "wanted"), [("1Gi", 2**30), ("512Mi", 2**29), ("64Ki", 2**16), ("1.5G", 1_500_000_000), ("100", 100)])
+@pytest.mark.parametrize(
+    ("quantity", "wanted"), [("1Gi", 2**30), ("512Mi", 2**29), ("64Ki", 2**16), ("1.5G", 1_500_000_000), ("100", 100)]
+)
 def test_memory_quantities(quantity: str, wanted: int) -> None:
     assert memory_bytes(quantity) == wanted
 

@@ -30,7 +30,9 @@ def test_pseudonyms_are_stable_within_a_job_and_differ_between_jobs() -> None:
     [
         pytest.param({"squares.ipynb": b"this is no notebook"}, "NotANotebook", id="text"),
         pytest.param({"squares.ipynb": b"\xff\xfe"}, "NotANotebook", id="bytes"),
-        pytest.param({"squares.ipynb": b'{"cells": 3, "nbformat": 4, "nbformat_minor": 5}'}, "NotANotebook", id="cells"),
+        pytest.param(
+            {"squares.ipynb": b'{"cells": 3, "nbformat": 4, "nbformat_minor": 5}'}, "NotANotebook", id="cells"
+        ),
         pytest.param({"squares.ipynb": b"[" * 100_000}, "NotANotebook", id="nesting"),
         pytest.param({"other.ipynb": b""}, "NoNotebook", id="missing"),
     ],

@@ -44,7 +44,7 @@ def test_an_untouched_answer_is_unmet_by_code_and_no_model_is_needed() -> None:
 def test_the_schema_has_short_keys_and_bounds() -> None:
     schema = _question("because").schema
     assert list(schema["properties"]) == ["1", "comment"]
-    assert schema["properties"]["1"]["properties"]["q"]["maxLength"] == 80
+    assert schema["properties"]["1"]["properties"]["q"]["maxLength"] == BUNDLE.assignment.judging.quote_characters
     assert schema["additionalProperties"] is False
 
 

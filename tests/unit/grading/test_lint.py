@@ -36,10 +36,14 @@ def test_a_sound_bundle_has_no_findings() -> None:
     [
         pytest.param({"total": 5}, "tests 2 + rubric 2 = 4, but total is 5", id="sums"),
         pytest.param({"scale": 100}, "a scale of 100, but spec.scale.points is 37.5", id="scale"),
-        pytest.param({"rubric": [_criterion(cells=["squares/nowhere"])]}, "squares/nowhere is no answer cell", id="cell"),
+        pytest.param(
+            {"rubric": [_criterion(cells=["squares/nowhere"])]}, "squares/nowhere is no answer cell", id="cell"
+        ),
         pytest.param({"rubric": [_criterion(cells=["squares/square_test"])]}, "is no answer cell", id="test-as-answer"),
         pytest.param({"rubric": [_criterion(cappedBy=["squares/x"])]}, "cappedBy squares/x is no test", id="cap"),
-        pytest.param({"rubric": [_criterion(credit={"UNMET": 0.2})]}, "UNMET and CANNOT_ASSESS earn nothing", id="floor"),
+        pytest.param(
+            {"rubric": [_criterion(credit={"UNMET": 0.2})]}, "UNMET and CANNOT_ASSESS earn nothing", id="floor"
+        ),
         pytest.param({"rubric": [_criterion(credit={"MET": 2})]}, "must be between 0 and 1", id="credit"),
         pytest.param({"rubric": [_criterion(points=1), _criterion(points=1)]}, "style is there 2 times", id="twice"),
         pytest.param({"rubric": [_criterion(section="a")]}, "section a is used but not declared", id="dangling"),
@@ -52,7 +56,11 @@ def test_a_sound_bundle_has_no_findings() -> None:
             "section a declares 3 points, but its tests and criteria sum to 4",
             id="section-sum",
         ),
-        pytest.param({"sections": [{"id": "a", "points": 2}], "rubric": [_criterion(section="a")]}, "is in no section", id="loose-test"),
+        pytest.param(
+            {"sections": [{"id": "a", "points": 2}], "rubric": [_criterion(section="a")]},
+            "is in no section",
+            id="loose-test",
+        ),
     ],
 )
 def test_each_contradiction_is_named(changes: dict[str, Any], sentence: str) -> None:
@@ -72,7 +80,10 @@ def test_a_verdict_that_does_not_fit_max_tokens_is_found() -> None:
 
 
 def test_the_self_test_names_each_wrong_test() -> None:
-    solution = [TestResult(id="n/a", points=1, earned=0, reason="AssertionError"), TestResult(id="n/b", points=1, earned=1)]
+    solution = [
+        TestResult(id="n/a", points=1, earned=0, reason="AssertionError"),
+        TestResult(id="n/b", points=1, earned=1),
+    ]
     blank = [TestResult(id="n/a", points=1, earned=1), TestResult(id="n/b", points=1, earned=0, reason="NameError")]
     assert lint.lint_runs(solution, blank) == [
         "the solution fails its own test n/a (AssertionError)",

@@ -61,5 +61,10 @@ def test_efficiency_is_a_fraction(first: list[tuple[int, int]], second: list[tup
 def test_a_judges_figures_are_over_all_its_calls() -> None:
     figures = judge_performance([_call(0, 2, output=10), _call(5, 9, output=50)])
     assert figures is not None
-    assert (figures.tokens_per_second, figures.output_tokens, figures.p50_seconds, figures.p95_seconds) == (10, 60, 2, 4)
+    assert (figures.tokens_per_second, figures.output_tokens, figures.p50_seconds, figures.p95_seconds) == (
+        10,
+        60,
+        2,
+        4,
+    )
     assert judge_performance([]) is None

@@ -17,17 +17,53 @@ from espalier_grading.report import BINS, Class, counts, grades_csv, report_file
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 TAGS = frozenset(
-    "html head meta title style body main h1 h2 p div span b table tr th td a svg rect text blockquote code ul li q br".split()
+    [
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "main",
+        "h1",
+        "h2",
+        "p",
+        "div",
+        "span",
+        "b",
+        "table",
+        "tr",
+        "th",
+        "td",
+        "a",
+        "svg",
+        "rect",
+        "text",
+        "blockquote",
+        "code",
+        "ul",
+        "li",
+        "q",
+        "br",
+    ]
 )
 
 
-def _graded(name: str, points: float | None, *, state: str = "graded", text: str = "ok", review: tuple[str, ...] = ()) -> Graded:
+def _graded(
+    name: str, points: float | None, *, state: str = "graded", text: str = "ok", review: tuple[str, ...] = ()
+) -> Graded:
     criterion = CriterionScore(
-        id="c", title=text, points=1, earned=0, verdict=Verdict(criterion="c", level="MET", quote=text, void=text), capped_by=(text,)
+        id="c",
+        title=text,
+        points=1,
+        earned=0,
+        verdict=Verdict(criterion="c", level="MET", quote=text, void=text),
+        capped_by=(text,),
     )
     return Graded(
         pseudonym=name, state=state, points=points, tests=(TestResult(id=text, points=2, earned=1, reason=text),),  # type: ignore[arg-type]
-        criteria=(criterion,), comment=text, message=text, review=review, findings=(Finding(kind="k", where=text, message=text),),
+        criteria=(criterion,), comment=text, message=text, review=review,
+        findings=(Finding(kind="k", where=text, message=text),),
         total=4, earned=2, started=10, ended=100,
     )  # fmt: skip
 
@@ -50,7 +86,11 @@ class _Page(HTMLParser):
 
 
 def test_pages_carry_no_script_whatever_a_student_wrote() -> None:
-    files = report_files(_class(_graded("s-1", 20.0, text=HOSTILE, review=(HOSTILE,)), _graded("s-2", None, state="failed", text=HOSTILE)))
+    files = report_files(
+        _class(
+            _graded("s-1", 20.0, text=HOSTILE, review=(HOSTILE,)), _graded("s-2", None, state="failed", text=HOSTILE)
+        )
+    )
     for name, content in files.items():
         if name.endswith(".html"):
             page = _Page()
@@ -61,7 +101,9 @@ def test_pages_carry_no_script_whatever_a_student_wrote() -> None:
 
 
 def test_every_submission_has_one_row_and_one_page() -> None:
-    class_ = _class(_graded("s-1", 20.0), _graded("s-2", None, state="notGradable"), _graded("s-3", None, state="failed"))
+    class_ = _class(
+        _graded("s-1", 20.0), _graded("s-2", None, state="notGradable"), _graded("s-3", None, state="failed")
+    )
     files = report_files(class_)
     rows = list(csv.DictReader(io.StringIO(files["grades.csv"].decode("utf-8-sig"))))
     assert [(row["pseudonym"], row["points"], row["state"]) for row in rows] == [

@@ -22,7 +22,9 @@ GOOD = {
     "intake": _done(Intake(prepared="0" * 64, findings=(), started=5.0)),
     "execute": _done(Executed(tests=(TestResult(id="squares/square_test", points=2, earned=2),))),
     "code": _done(Judged(judge="code", verdicts=(Verdict(criterion="style", level="MET"),))),
-    "feedback": _done(Judged(judge="feedback", verdicts=(Verdict(criterion="reflection", level="PARTIAL"),), comment="Nice.")),
+    "feedback": _done(
+        Judged(judge="feedback", verdicts=(Verdict(criterion="reflection", level="PARTIAL"),), comment="Nice.")
+    ),
 }
 
 
@@ -48,17 +50,27 @@ def test_doubts_send_it_to_review_with_its_points() -> None:
     ("changes", "state", "reason"),
     [
         pytest.param(
-            {"intake": Outcome(TaskState.FAILED, reason="NotANotebook", message="squares.ipynb is broken"),
-             "execute": Outcome(TaskState.SKIPPED)},
-            "notGradable", "NotANotebook", id="broken-notebook",
+            {
+                "intake": Outcome(TaskState.FAILED, reason="NotANotebook", message="squares.ipynb is broken"),
+                "execute": Outcome(TaskState.SKIPPED),
+            },
+            "notGradable",
+            "NotANotebook",
+            id="broken-notebook",
         ),
-        pytest.param({"execute": Outcome(TaskState.FAILED, reason="SandboxFailed")}, "failed", "SandboxFailed", id="sandbox"),
-        pytest.param({"code": Outcome(TaskState.FAILED, reason="ModelUnavailable")}, "failed", "ModelUnavailable", id="model"),
+        pytest.param(
+            {"execute": Outcome(TaskState.FAILED, reason="SandboxFailed")}, "failed", "SandboxFailed", id="sandbox"
+        ),
+        pytest.param(
+            {"code": Outcome(TaskState.FAILED, reason="ModelUnavailable")}, "failed", "ModelUnavailable", id="model"
+        ),
         pytest.param({"feedback": Outcome(TaskState.CANCELLED)}, "failed", "cancelled", id="cancelled"),
         pytest.param({"code": Outcome(TaskState.DONE, value={"x": 1})}, "failed", "BadResult", id="unreadable"),
     ],
-)  # fmt: skip
-def test_a_stage_that_failed_gives_a_row_and_never_a_number(changes: dict[str, Outcome], state: str, reason: str) -> None:
+)
+def test_a_stage_that_failed_gives_a_row_and_never_a_number(
+    changes: dict[str, Outcome], state: str, reason: str
+) -> None:
     graded = _grade(**changes)
     assert (graded.state, graded.reason, graded.points) == (state, reason, None)
     assert stages.tallies(graded) == {state: 1.0}
