@@ -65,6 +65,7 @@ class Observer:
         self._authority, self._sources, self._probes, self._clock = authority, sources, probes, clock
         self._told: dict[str, Told] = {}
         self._restarts: dict[str, dict[str, int]] = {}
+        self._leaving: set[str] = set()
         self._takeover = ""
         self._since = clock.now()
 
@@ -111,6 +112,10 @@ class Observer:
         return ModelServerFacts(
             obj, reading.model_server(obj), self._authority.ca_pem, pods=tuple(sorted(marked, key=lambda p: p.name))
         )
+
+    def mark_leaving(self, namespace: str, *, is_leaving: bool) -> None:
+        """A namespace that is being deleted takes nothing new: its jobs no longer contend for Macs."""
+        (self._leaving.add if is_leaving else self._leaving.discard)(namespace)
 
     def told(self, facts: GradingJobFacts) -> None:
         """Remember what was told about a job."""
@@ -161,6 +166,8 @@ class Observer:
         }
         for obj in self._cache.all(GRADING_JOB):
             if obj["metadata"]["uid"] in owners | {uid} or reading.is_out_of_contest(obj):
+                continue
+            if obj["metadata"]["namespace"] in self._leaving:
                 continue
             waiting = contender(reading.grading_job(obj))
             if waiting.need:

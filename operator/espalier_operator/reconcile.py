@@ -7,7 +7,7 @@ import logging
 
 from espalier_api.gradingjob import GradingJobStatus
 from espalier_kit.clock import Clock
-from espalier_kit.errors import Conflict, EspalierError, Permanent, Retryable
+from espalier_kit.errors import Conflict, EspalierError, Forbidden, Permanent, Retryable
 from espalier_kube.cluster import CSR, Cluster, Object
 from espalier_kube.signing import decided
 from espalier_operator import approver
@@ -24,6 +24,9 @@ from espalier_operator.watching import Intake
 from espalier_operator.work import Work
 
 log = logging.getLogger(__name__)
+
+LEAVING_S = 15.0
+"""When to look again at an object whose namespace is being deleted."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,11 +82,15 @@ class Reconciler:
             for action in plan.work:
                 await self.work.perform(action)
         except EspalierError as error:
+            if _is_leaving(error):
+                self.observer.mark_leaving(obj["metadata"]["namespace"], is_leaving=True)
+                return LEAVING_S
             trouble = error
             plan = self._with_trouble(plan, error, blame)
         held_back = await self.reporter.report(obj, plan)
         if trouble is not None:
             raise trouble
+        self.observer.mark_leaving(obj["metadata"]["namespace"], is_leaving=False)
         return min((s for s in (held_back, plan.recheck_s) if s is not None), default=None)
 
     def _with_trouble(self, plan: Plan, error: EspalierError, blame: str) -> Plan:
@@ -124,3 +131,8 @@ class Reconciler:
         log.info("certificate request", extra={"csr": key.name, "reason": reason, "why": decision.message})
         if not decision.approve:
             await self.reporter.tell(csr, Notice(reason, decision.message, key=key.name, type="Warning"))
+
+
+def _is_leaving(error: EspalierError) -> bool:
+    """Whether the namespace takes nothing new; the API server says so only in its sentence."""
+    return isinstance(error, Forbidden) and "is being terminated" in str(error)

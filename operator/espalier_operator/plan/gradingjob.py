@@ -75,7 +75,9 @@ def _stage(facts: GradingJobFacts) -> Stage:
         macs=facts.macs, holders=facts.holders, others=facts.contenders,
     )
     if not placement.granted:
-        return Stage("False", "WaitingForNodes", placement.message, work=stopping_work(facts))
+        return Stage(
+            "False", "WaitingForNodes", placement.message, work=stopping_work(facts), recheck_s=RETRY_S
+        )
     return _running(facts)
 
 

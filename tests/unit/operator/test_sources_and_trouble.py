@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from espalier_kit.digest import sha256
-from espalier_kit.errors import Permanent
+from espalier_kit.errors import Forbidden, Permanent
 from espalier_kube.cluster import GRADING_JOB, JOB, MODEL_SERVER
 from espalier_kube.objects import config_map, metadata, secret, typed
 from tests.support.operator_world import DIGEST, MODEL, NAMESPACE, World, conditions, grading_job
@@ -97,6 +97,23 @@ async def test_a_refused_child_stands_in_the_status_with_the_servers_sentence() 
     assert len(await world.events("ChildRefused")) == 1
     world.cluster.faults = None
     await world.pass_time(60)
+    assert (await world.job())["status"]["phase"] == "Admitting"
+
+
+async def test_a_namespace_that_is_being_deleted_gets_nothing_and_holds_nobody_up() -> None:
+    world = await World().begin()
+    sentence = "unable to create new content in namespace course because it is being terminated"
+
+    def refuse(verb: str, kind: str) -> Exception | None:
+        return Forbidden(sentence) if (verb, kind) == ("apply", "Job") else None
+
+    world.cluster.faults = refuse
+    await world.create(grading_job())
+    assert world.errors == []
+    assert "status" not in await world.job()
+    assert tuple(world.observer._contenders("another job's uid")) == ()
+    world.cluster.faults = None
+    await world.pass_time(15)
     assert (await world.job())["status"]["phase"] == "Admitting"
 
 
