@@ -10,10 +10,11 @@ from pathlib import Path
 def find(word: str, *, marker: str, where: str = "", namespace: str = "") -> list[int]:
     """Pids that run `espalier-<word>` (or `python -m espalier_<word>`) in the cluster whose addresses contain `marker`.
 
-    `where` must stand in the environment too (a node's or a pod's name); so must `namespace` for programs of a job.
+    `where` must stand in the environment too (a node's or a pod's name); so must `namespace` for a worker: model
+    servers are not told theirs.
     """
     names = (f"espalier-{word}".encode(), f"espalier_{word}".encode())
-    wanted = [marker, where, *([namespace] if word in {"worker", "mlx"} else [])]
+    wanted = [marker, where, *([namespace] if word == "worker" else [])]
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
