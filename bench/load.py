@@ -17,7 +17,7 @@ Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.CoordinatorMessage]
 
 TYPE = "bench.nothing"
 SUBMIT_BATCH = 20_000
-RECONNECT_S = 0.05
+RECONNECT_S = 0.2
 
 
 @dataclass(slots=True)

@@ -140,7 +140,10 @@ class Core:
         return tuple(records)
 
     def _add_task(self, entry: JobEntry, record: TaskRecord) -> TaskEntry:
-        lane = Lane(entry.job.namespace, entry.job.uid, record.type, frozenset(record.tags))
+        kind = (record.type, record.tags)
+        lane = entry.lanes.get(kind)
+        if lane is None:
+            lane = entry.lanes[kind] = Lane(entry.job.namespace, entry.job.uid, record.type, frozenset(record.tags))
         task = TaskEntry(record, lane)
         self._tasks[record.id] = task
         entry.enter(task)

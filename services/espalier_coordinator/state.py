@@ -50,6 +50,7 @@ class JobEntry:
     counts: Counter[TaskState] = field(default_factory=Counter)
     tallies: dict[str, float] = field(default_factory=dict)
     types: set[str] = field(default_factory=set)
+    lanes: dict[tuple[str, tuple[str, ...]], Lane] = field(default_factory=dict)
     failed: list[TaskEntry] = field(default_factory=list)
     leaves: deque[TaskEntry] = field(default_factory=lambda: deque(maxlen=MAX_OUTCOMES))
     endpoints: tuple[ModelEndpoint, ...] = ()
