@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -203,3 +204,16 @@ async def test_the_same_class_gives_the_same_pseudonyms_and_points_again(
     assert [[row[k] for k in kept] for row in first.by_student().values()] == [
         [row[k] for k in kept] for row in second.by_student().values()
     ]
+
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/grading/means"
+
+
+def _tar(folder: Path) -> bytes:
+    return write_tar({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+
+
+async def test_the_how_tos_example_is_graded_as_it_says(judges: dict[str, tuple[ScriptedServer, str]]) -> None:
+    run, _ = await _grade(judges, _tar(EXAMPLE / "bundle"), _tar(EXAMPLE / "submissions"))
+    tests = {name: row["tests"][0]["reason"] for name, row in run.by_student().items()}
+    assert tests == {"ann": "", "ben": "AssertionError"}

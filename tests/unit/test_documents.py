@@ -74,7 +74,7 @@ def test_a_documented_object_is_valid(page: str, document: dict[str, Any]) -> No
     assert SPECS[document["kind"]].model_validate_json(text)
 
 
-EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.yaml") if path.name != "assignment.yaml")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
