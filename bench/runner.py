@@ -112,7 +112,7 @@ def from_json(text: str) -> Result:
 def page(results: Iterable[Result], summaries: Mapping[str, str]) -> str:
     """`docs/performance.md`."""
     parts = [
-        "# Performance\n\nWritten by `make performance` from the result files beside this page; edit neither.\n"
+        "# Performance\n\nWritten by `make performance` from the result files in `performance/`; edit neither.\n"
         "Each figure is the median of n repetitions with the smallest and the largest.\n",
     ]
     for result in results:
