@@ -122,7 +122,7 @@ def _raise_unstarted(events: list[dict[str, Any]], finished: Finished, run: Note
     if failure.get("reason") == "KernelNotFound":
         raise EvaluatorFault(
             f"notebook {run.notebook}: kernel {run.kernel} is not installed where submissions run",
-            reason="KernelNotFound",
+            reason="BundleRejected",
         )
     said = failure.get("message") or finished.stderr.strip()[-500:] or f"exit code {finished.code}"
     raise PlatformFault(f"no kernel started in the sandbox: {said}", reason="SandboxFailed")
