@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from espalier_kube.cluster import POD
-from tests.support import classroom, processes
-from tests.support.waiting import has, seen_events, until_event
+from espalier_kube.cluster import NODE, POD
+from tests.support import classroom
+from tests.support.waiting import has, seen_events, until, until_event
 
 STUDENTS = 5
 TOLD_WITHIN_S = 30
@@ -17,7 +17,7 @@ TOLD_WITHIN_S = 30
 
 @dataclass(frozen=True)
 class Kill:
-    """`word` is the program, `where` narrows it down; the Event `reason` on a `kind` tells it."""
+    """`word` is the program, `where` stands in its environment; the Event `reason` on a `kind` tells it."""
 
     word: str
     kind: str
@@ -30,11 +30,11 @@ class Kill:
 KILLS = {
     "operator": Kill("operator", "GradingJob", "OperatorRestarted"),
     "coordinator": Kill("coordinator", "GradingJob", "CoordinatorRestarted"),
-    "worker": Kill("worker", "GradingJob", "WorkerLost"),
-    "agent-of-a-mac": Kill("node", "Node", "AgentRestarted", where="mac-studio-1", everywhere=True),
-    "agent-of-linux": Kill("node", "Node", "AgentRestarted", where="linux-1", everywhere=True),
-    "code-model": Kill("mlx", "ModelServer", "EndpointNotReady", where="-code-"),
-    "feedback-model": Kill("mlx", "ModelServer", "EndpointNotReady", where="-feedback-"),
+    "worker": Kill("worker", "GradingJob", "WorkerLost", where="worker-worker-"),
+    "agent-of-a-mac": Kill("node", "Node", "AgentRestarted", where="/nodes/mac-studio-1/", everywhere=True),
+    "agent-of-linux": Kill("node", "Node", "AgentRestarted", where="/nodes/linux-1/", everywhere=True),
+    "code-model": Kill("mlx", "ModelServer", "EndpointNotReady", where="code-model-code-"),
+    "feedback-model": Kill("mlx", "ModelServer", "EndpointNotReady", where="feedback-model-feedback-"),
 }
 
 
@@ -62,7 +62,7 @@ async def test_a_killed_process_is_told_and_nothing_is_lost(platform, namespace,
         job, lambda o: o.get("status", {}).get("tasks", {}).get("done", 0) >= 2, timeout_s=240, what="start"
     )
     before = await seen_events(platform.cluster)
-    pids = processes.kill(kill.word, marker=platform.marker, where=kill.where, namespace=namespace)
+    pids = platform.kill(kill.word, kill.where)
     event, seconds = await until_event(
         platform.cluster,
         None if kill.everywhere else namespace,
@@ -94,3 +94,22 @@ async def test_deleting_the_coordinators_pod_is_told_and_nothing_is_lost(platfor
         seen=before,
     )
     await _is_graded_once(platform, job)
+
+
+async def test_a_job_outlives_one_of_its_two_macs_and_says_so_for_ever(platform, namespace) -> None:
+    job = await platform.submit(namespace, "lone", students=_slow_class())
+    await platform.until(
+        job, lambda o: o.get("status", {}).get("tasks", {}).get("done", 0) >= 2, timeout_s=240, what="start"
+    )
+    (pod,) = (await platform.cluster.list(POD, namespace, labels="espalier.dev/owner-name=lone-code")).items
+    (mac,) = [host for host in platform.local.hosts if host.name == pod["spec"]["nodeName"]]
+    mac.cut()
+    try:
+        platform.kill("mlx", "lone-code-")
+        await platform.until(job, has("Degraded"), timeout_s=TOLD_WITHIN_S, what="Degraded")
+        await _is_graded_once(platform, job)
+        done = await platform.until(job, has("Degraded", "True", "ModelServerFailover"), timeout_s=10, what="Degraded")
+        assert done["status"]["submissions"]["needsReview"] >= 1
+    finally:
+        mac.mend()
+    await until(platform.cluster, NODE, None, mac.name, has("Ready"), timeout_s=60, what="Ready")

@@ -42,10 +42,18 @@ class Platform:
     local: Cluster
     cluster: Client
 
-    @property
-    def marker(self) -> str:
-        """What stands in the environment of each of this cluster's processes: the beginning of its addresses."""
-        return self.local.address_range.cidr.split(".0.0/")[0] + "."
+    def processes(self, word: str, *texts: str) -> list[int]:
+        """Pids of that program in this cluster; each of `texts` stands in its environment."""
+        return processes.find(word, self._marker(word), *texts)
+
+    def kill(self, word: str, *texts: str) -> list[int]:
+        """kill -9 them; fails when there is none."""
+        return processes.kill(word, self._marker(word), *texts)
+
+    def _marker(self, word: str) -> str:
+        # Agents carry the cluster's directory; programs in pods have a clean environment, with their own address in it.
+        addresses = self.local.address_range.cidr.split(".0.0/")[0] + "."
+        return str(self.local.control.layout.root) if word == "node" else addresses
 
     async def push(self, namespace: str, files: dict[str, bytes]) -> str:
         """The artifact address of these files."""
@@ -110,7 +118,7 @@ class Platform:
 
     def rss_mib(self, word: str) -> list[float]:
         """Resident memory of each process of that program."""
-        return [psutil.Process(pid).memory_info().rss / 2**20 for pid in processes.find(word, marker=self.marker)]
+        return [psutil.Process(pid).memory_info().rss / 2**20 for pid in self.processes(word)]
 
     async def _coordinator(self, namespace: str, path: str) -> tuple[int, str]:
         found = (await self.cluster.get(CONFIG_MAP, "espalier-coordinator", SYSTEM))["data"]

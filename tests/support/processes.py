@@ -7,14 +7,9 @@ import signal
 from pathlib import Path
 
 
-def find(word: str, *, marker: str, where: str = "", namespace: str = "") -> list[int]:
-    """Pids that run `espalier-<word>` (or `python -m espalier_<word>`) in the cluster whose addresses contain `marker`.
-
-    `where` must stand in the environment too (a node's or a pod's name); so must `namespace` for a worker: model
-    servers are not told theirs.
-    """
+def find(word: str, *texts: str) -> list[int]:
+    """Pids that run `espalier-<word>` (or `python -m espalier_<word>`) and have every text in their environment."""
     names = (f"espalier-{word}".encode(), f"espalier_{word}".encode())
-    wanted = [marker, where, *([namespace] if word == "worker" else [])]
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -26,15 +21,15 @@ def find(word: str, *, marker: str, where: str = "", namespace: str = "") -> lis
             continue
         is_python = b"python" in Path(os.fsdecode(arguments[0])).name.encode()
         runs = is_python and any(argument.endswith(names) for argument in arguments[1:4])
-        if runs and all(text.encode() in environment for text in wanted):
+        if runs and all(text.encode() in environment for text in texts):
             found.append(int(folder.name))
     return found
 
 
-def kill(word: str, *, marker: str, where: str = "", namespace: str = "") -> list[int]:
+def kill(word: str, *texts: str) -> list[int]:
     """kill -9 all of them; fails when there is none, since then the test would prove nothing."""
-    pids = find(word, marker=marker, where=where, namespace=namespace)
-    assert pids, f"no espalier-{word} with {marker} {where} runs"
+    pids = find(word, *texts)
+    assert pids, f"no espalier-{word} with {texts} runs"
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return pids
