@@ -188,9 +188,11 @@ class Life(RuleBasedStateMachine):
             self.held[name].pop(lease, None)
 
     def _check_ack(self, lease: Lease) -> None:
-        """An ack means: on disk, or it no longer matters."""
-        stored = {t.record.id: t for t in self.world.store.load().tasks}[lease.task_id]
-        assert stored.ending is not None or stored.spent.attempt >= lease.attempt
+        """An ack means: on disk, or it no longer matters: the attempt was closed, or the job cancelled for good."""
+        snapshot = self.world.store.load()
+        stored = {t.record.id: t for t in snapshot.tasks}[lease.task_id]
+        is_cancelled = any(job.cancelled for job in snapshot.jobs)
+        assert stored.ending is not None or stored.spent.attempt >= lease.attempt or is_cancelled
 
 
 Life.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
