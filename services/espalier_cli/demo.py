@@ -141,7 +141,7 @@ def _show(job: Object, target: Path, cluster: local.Cluster) -> None:
     out.print(f"report: {escape(str(target / 'index.html'))}")
     if wrong := problems(rows, report, status):
         raise Permanent("the demo's result is not what it must be: " + "; ".join(wrong))
-    out.print("checked: tests are nbgrader's own numbers, the blank one has 0 points, both judges answered in valid JSON")
+    out.print("checked: tests are nbgrader's own numbers, the blank one has 0 points, both judges gave JSON")
     out.print(_LAST_WORDS.format(kubeconfig=cluster.kubeconfig, kubectl=cluster.assets["kubectl"], job=JOB))
 
 
