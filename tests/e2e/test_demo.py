@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from espalier_local.cluster import Cluster
+
+pytestmark = pytest.mark.timeout(900)
 
 WARM_SECONDS = 600
 """The demo's own limit for grading is longer; on two idle cores all of it takes about a minute."""

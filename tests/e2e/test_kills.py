@@ -11,6 +11,8 @@ from espalier_kube.cluster import NODE, POD
 from tests.support import classroom
 from tests.support.waiting import has, seen_events, until, until_event
 
+pytestmark = pytest.mark.timeout(900)
+
 STUDENTS = 5
 TOLD_WITHIN_S = 30
 
