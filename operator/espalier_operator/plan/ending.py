@@ -59,6 +59,8 @@ def completed(view: JobView) -> Ending:
     said = f"{counts.graded} of {counts.total} submissions graded, {counts.needs_review} await review"
     others = ((counts.not_gradable, "not gradable"), (counts.failed, "failed by a fault of the platform"))
     said = ", ".join([said, *(f"{count} {what}" for count, what in others if count)])
+    if counts.total and counts.failed == counts.total:
+        return Ending("Failed", "PlatformFault", f"no submission could be graded: {said}", report=value)
     return Ending("Complete", "Finished", said, report=value)
 
 

@@ -86,7 +86,9 @@ def outcome(type_: str, state: str, reason: str = "", message: str = "", value: 
 
 
 VALUE = {"index": "c" * 64, "submissions": {"total": 3, "graded": 2, "needsReview": 1, "notGradable": 1, "failed": 0}}
+ALL_FAILED = {"index": "c" * 64, "submissions": {"total": 2, "failed": 2}}
 ENDINGS = {
+    "nothing graded": ([outcome("grading.report", "done", value=ALL_FAILED)], "Failed", "PlatformFault", False),
     "report": ([outcome("grading.report", "done", value=VALUE)], "Complete", "Finished", False),
     "bad bundle": ([outcome("grading.admit", "failed", "BundleRejected", "x")], "Failed", "BundleRejected", True),
     "no bundle": ([outcome("grading.admit", "failed", "SourceNotFound", "x")], "Failed", "SourceNotFound", True),
