@@ -86,9 +86,9 @@ class Snapshot:
 class Deposed(Permanent):
     """Another coordinator has begun a later epoch in the same database: this one may not write any more."""
 
-    def __init__(self, mine: int, found: int) -> None:
-        super().__init__(f"another coordinator has taken over this database (epoch {found}, mine was {mine}): this one "
-                         "ends; every result that it acknowledged is kept", reason="Deposed")
+    def __init__(self, how_known: str) -> None:
+        super().__init__(f"another coordinator has taken over this database ({how_known}): this one ends; every result "
+                         "that it acknowledged is kept", reason="Deposed")
 
 
 class TaskStore(Protocol):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from espalier_coordinator.store import Deposed, Snapshot, Write, relational
+from espalier_coordinator.store import Snapshot, Write, relational
 from espalier_coordinator.store.relational import Row, Rows
 from espalier_kit.errors import Permanent, Retryable
 
@@ -28,7 +28,7 @@ AWAY = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction,
     psycopg.errors.IdleInTransactionSessionTimeout,
 )
-"""What passes: no server, a full disk, a lock held too long, a server that became a replica, this process stood still."""
+"""What passes: no server, a full disk, a lock held too long, a server that is a replica now, our own long pause."""
 
 _SCHEMA_LOCK = 0x6573_7061_6C01
 """Two that start at once make the tables one after the other: IF NOT EXISTS alone is no protection."""
@@ -57,7 +57,6 @@ class PostgresStore:
     def __init__(self, url: str) -> None:
         """Raises `Retryable` while the server cannot be reached and `Permanent` for a database of another version."""
         self._url = url
-        self._where = where(url)
         self._connection: psycopg.Connection[Row] | None = None
         try:
             with self._connected() as db:
@@ -74,7 +73,7 @@ class PostgresStore:
                 db.execute(_sql(re.sub("|".join(_TYPES), lambda m: _TYPES[m[0]], statement)))
             db.execute(_sql(relational.PUT_VERSION), (relational.SCHEMA_VERSION,))
             ((found,),) = db.execute(_sql(relational.GET_VERSION)).fetchall()
-        relational.check_version(found, self._where)
+        relational.check_version(found, where(self._url))
 
     def _found_epoch(self, db: psycopg.Connection[Row], query: str) -> int:
         row = db.execute(_sql(query)).fetchone()
@@ -93,9 +92,7 @@ class PostgresStore:
     def commit(self, writes: Sequence[Write]) -> None:
         with self._connected() as db, db.transaction():
             # Held until the end of the transaction: whoever begins the next epoch waits for this group.
-            found = self._found_epoch(db, f"{relational.GET_EPOCH} FOR SHARE")
-            if found != self._epoch:
-                raise Deposed(self._epoch, found)
+            relational.check_epoch(self._epoch, self._found_epoch(db, f"{relational.GET_EPOCH} FOR SHARE"))
             for statement, rows in relational.batches(writes):
                 _execute(db, statement, rows)
 
@@ -113,8 +110,7 @@ class PostgresStore:
             yield self._connection
         except AWAY as error:
             self.close()
-            raise Retryable(f"the database {self._where} cannot be used: {sentence(error)}", reason="StoreUnavailable"
-                            ) from error
+            raise unavailable(self._url, error) from error
 
 
 def connect(url: str, **settings: int) -> psycopg.Connection[Row]:
@@ -143,9 +139,10 @@ def where(url: str) -> str:
     return f"{parts.get('dbname', '')!r} at {host}:{parts.get('port', 5432)}"
 
 
-def sentence(error: psycopg.Error) -> str:
+def unavailable(url: str, error: psycopg.Error) -> Retryable:
     """What the server or the network said, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    return Retryable(f"the database {where(url)} cannot be used: {said}", reason="StoreUnavailable")
 
 
 def _execute(db: psycopg.Connection[Row], statement: str, rows: Rows) -> None:

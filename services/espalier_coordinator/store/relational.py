@@ -8,6 +8,7 @@ from typing import Any
 
 from espalier_coordinator.model import NO_TALLIES, Ending, Job, Spent, TaskRecord
 from espalier_coordinator.store import (
+    Deposed,
     DropJob,
     DropWorker,
     PutEnding,
@@ -82,6 +83,12 @@ def check_version(found: int, where: str) -> None:
     if found != SCHEMA_VERSION:
         raise Permanent(f"{where} has schema {found}, this version reads {SCHEMA_VERSION}: use the version that "
                         "wrote it, or a new one", reason="SchemaMismatch")
+
+
+def check_epoch(mine: int, found: int) -> None:
+    """Raise `Deposed` unless nobody has begun a later epoch. Call in the transaction that writes."""
+    if found != mine:
+        raise Deposed(f"epoch {found}, mine was {mine}")
 
 
 def snapshot(select: Callable[[str], Iterator[Row]]) -> Snapshot:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from espalier_coordinator.store import Deposed, Snapshot, Write, relational
+from espalier_coordinator.store import Snapshot, Write, relational
 from espalier_kit.errors import Retryable
 
 
@@ -55,8 +55,7 @@ class SqliteStore:
         with _translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                if (found := self._found_epoch()) != self._epoch:
-                    raise Deposed(self._epoch, found)
+                relational.check_epoch(self._epoch, self._found_epoch())
                 for statement, rows in relational.batches(writes):
                     self._db.executemany(statement, rows)
                 self._db.execute("COMMIT")
