@@ -36,9 +36,9 @@ class PostgresServer:
         if self._user:
             shutil.chown(self._folder, self._user)
         made = subprocess.run(
-            [self._programs / "initdb", "-D", self._folder / "data", "-U", "espalier", "-A", "trust", "-E", "UTF8",
-             "--locale=C", "--no-sync"],
-            user=self._user, cwd="/", capture_output=True, text=True, check=False, timeout=START_S,
+            [*self._as_user(), self._programs / "initdb", "-D", self._folder / "data", "-U", "espalier", "-A", "trust",
+             "-E", "UTF8", "--locale=C", "--no-sync"],
+            cwd="/", capture_output=True, text=True, check=False, timeout=START_S,
         )
         assert made.returncode == 0, made.stderr
 
@@ -49,8 +49,8 @@ class PostgresServer:
         arguments = [f"--{name}={value}" for name, value in options.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._folder / "data", *arguments],
-                user=self._user, cwd="/", stdout=log, stderr=log,
+                [*self._as_user(), self._programs / "postgres", "-D", self._folder / "data", *arguments],
+                cwd="/", stdout=log, stderr=log,
             )
         end = time.monotonic() + START_S
         while time.monotonic() < end and self._process.poll() is None:
@@ -60,6 +60,12 @@ class PostgresServer:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         raise RuntimeError(f"PostgreSQL did not start: {self.log.read_text()[-2000:]}")
+
+    def _as_user(self) -> list[str]:
+        """Not `user=` of subprocess: it would fork, which a test with gRPC's threads does not survive."""
+        if self._user is None:
+            return []
+        return ["setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--init-groups"]
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT ends every connection and shuts down; SIGQUIT is a crash: the next start recovers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from espalier_coordinator.store import Snapshot, Write, relational
 from espalier_coordinator.store.relational import Row, Rows
-from espalier_kit.errors import Permanent, Retryable
+from espalier_kit.errors import Misconfigured, Retryable
 
 CONNECTION: dict[str, str | int] = {
     "application_name": "espalier-coordinator", "connect_timeout": 5, "tcp_user_timeout": 10_000,
@@ -116,7 +116,7 @@ class PostgresStore:
 def connect(url: str, **settings: int) -> psycopg.Connection[Row]:
     """A connection whose commits are durable; `settings` are milliseconds of the server's timeouts."""
     timeouts = {"statement_timeout": STATEMENT_MS, "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_MS}
-    options = {name: value for name, value in CONNECTION.items() if name not in conninfo_to_dict(url)}
+    options = {name: value for name, value in CONNECTION.items() if name not in _parts(url)}
     connection = psycopg.connect(url, autocommit=True, **options)  # type: ignore[arg-type]
     try:
         for name, value in {**timeouts, **settings}.items():
@@ -130,13 +130,20 @@ def connect(url: str, **settings: int) -> psycopg.Connection[Row]:
 
 
 def where(url: str) -> str:
-    """The database in words, without its password. Raises `Permanent` for what is no connection string."""
-    try:
-        parts = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        raise Permanent("not a connection string of PostgreSQL", reason="InvalidUrl") from None
+    """The database in words, without its password."""
+    parts = _parts(url)
     host = parts.get("host") or parts.get("hostaddr") or "localhost"
     return f"{parts.get('dbname', '')!r} at {host}:{parts.get('port', 5432)}"
+
+
+def _parts(url: str) -> Mapping[str, object]:
+    """Raises `Misconfigured`, with nothing of the URL in it: what is wrong may be the password."""
+    try:
+        return conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise Misconfigured("ESPALIER_COORDINATOR_DATABASE is no URL that PostgreSQL understands: "
+                            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE?PARAMETER=VALUE, with special characters as "
+                            "%XX", reason="Misconfigured") from None
 
 
 def unavailable(url: str, error: psycopg.Error) -> Retryable:
