@@ -64,7 +64,7 @@ class Seat:
         """Leave it to the next one."""
         self._stopping.set()
         if self._keeper is not None:
-            self._keeper.join()
+            self._keeper.join(PATIENCE_S)
         self._hang_up()
 
     def _keep(self, on_loss: Callable[[Exception], None]) -> None:
