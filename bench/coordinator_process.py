@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc.aio
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:  # exists for type checkers only
     from espalier_rpc.v1.coordinator_pb2_grpc import CoordinatorAsyncStub
 
 START_S = 30.0
+
+
+class Reachable(Protocol):
+    """What workers and clients dial: one process, or whichever of several is active."""
+
+    def channel(self, who: str) -> grpc.aio.Channel:
+        """A channel as `admin` or `worker`."""
+        ...
 
 
 class CoordinatorProcess:
@@ -35,6 +44,10 @@ class CoordinatorProcess:
 
     def start(self) -> None:
         """Start and wait until it listens."""
+        self._wait(self.spawn())
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start, perhaps as a standby that does not listen yet."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
         variables = {"HOST": "127.0.0.1", "GRPC_PORT": str(self.grpc_port), "HTTP_PORT": str(self.http_port),
                      **self._variables}
@@ -43,7 +56,16 @@ class CoordinatorProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "espalier_coordinator", "--local", str(self.folder)], env=environment, stderr=log
             )
-        self._wait(self._process)
+        return self._process
+
+    @property
+    def is_listening(self) -> bool:
+        """It takes calls: it is the active one."""
+        try:
+            socket.create_connection(("127.0.0.1", self.grpc_port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def kill(self) -> None:
         """kill -9."""
@@ -55,7 +77,17 @@ class CoordinatorProcess:
         """SIGTERM; returns the exit code."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(timeout=10)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout=30)
+
+    def send(self, number: signal.Signals) -> None:
+        """SIGSTOP, SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def close(self) -> None:
         """Leave nothing running."""
@@ -71,11 +103,9 @@ class CoordinatorProcess:
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + START_S
         while time.monotonic() < end and process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", self.grpc_port), timeout=1).close()
+            if self.is_listening:
                 return
-            except OSError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise RuntimeError(f"the coordinator did not start: {self.log.read_text()[-2000:]}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 
-from bench.coordinator_process import CoordinatorProcess, stub
+from bench.coordinator_process import Reachable, stub
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.CoordinatorMessage]
@@ -41,7 +41,7 @@ class Book:
 class NoOpWorker:
     """One session with `window` tasks on their way."""
 
-    def __init__(self, process: CoordinatorProcess, book: Book, *, name: str, job_uid: str, window: int) -> None:
+    def __init__(self, process: Reachable, book: Book, *, name: str, job_uid: str, window: int) -> None:
         self._process = process
         self._book = book
         self._name = name
@@ -98,7 +98,7 @@ class NoOpWorker:
         return result
 
 
-async def submit(process: CoordinatorProcess, uid: str, tasks: Sequence[pb.TaskSpec]) -> None:
+async def submit(process: Reachable, uid: str, tasks: Sequence[pb.TaskSpec]) -> None:
     """Submit a job in as many requests as it needs."""
     async with process.channel("admin") as channel:
         calls = stub(channel)
@@ -108,7 +108,7 @@ async def submit(process: CoordinatorProcess, uid: str, tasks: Sequence[pb.TaskS
             ))
 
 
-async def view(process: CoordinatorProcess, uid: str) -> pb.JobView:
+async def view(process: Reachable, uid: str) -> pb.JobView:
     """The job now."""
     async with process.channel("admin") as channel:
         return await stub(channel).GetJob(pb.GetJobRequest(uid=uid))

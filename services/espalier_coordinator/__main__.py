@@ -11,7 +11,7 @@ import random
 import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,11 +24,14 @@ from espalier_coordinator.host import Host
 from espalier_coordinator.jobs import Coordinator
 from espalier_coordinator.metrics import Metrics
 from espalier_coordinator.settings import CoordinatorSettings
+from espalier_coordinator.store import TaskStore
+from espalier_coordinator.store.seat import Seat
 from espalier_coordinator.store.sqlite import SqliteStore
+from espalier_coordinator.turn import on_postgres
 from espalier_coordinator.web import app, serving
 from espalier_kit import logs
 from espalier_kit.clock import Clock, SystemClock
-from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
+from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
 from espalier_kube import client
@@ -69,15 +72,18 @@ async def run(settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, 
     """Serve until `stop`, then write what is queued and leave. With `tokens`, users come from that file."""
     await wait_for_tls(settings.tls_dir, stop, clock)
     async with _access(settings, clock, tokens) as access:
-        store = SqliteStore(_database(settings.data))
-        try:
-            await _serve(settings, stop, clock, store=store, access=access)
-        finally:
-            store.close()
+        if not settings.database.get_secret_value():
+            with closing(SqliteStore(_database(settings.data))) as file:
+                await _serve(settings, stop, clock, store=file, access=access)
+            return
+        async with on_postgres(settings, stop, clock) as turn:
+            if turn is not None:
+                await _serve(settings, stop, clock, store=turn[0], seat=turn[1], access=access)
 
 
 async def _serve(
-    settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, store: SqliteStore, access: Access
+    settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, store: TaskStore, access: Access,
+    seat: Seat | None = None,
 ) -> None:
     files = ArtifactFiles(settings.data / "artifacts")
     await asyncio.to_thread(files.open)
@@ -85,6 +91,8 @@ async def _serve(
     limits = Limits(settings.lease_s, settings.heartbeat_s)
     engine = Engine(clock, random.Random(), epoch=epoch, limits=limits)
     host = Host(engine, store, clock)
+    if seat:
+        seat.keep(host.fail_soon)
     with _no_garbage():
         host.do(engine.load(store.load()))
     server = Server(_address(settings.host, settings.grpc_port), settings.tls_dir, [_service_name()])
@@ -101,6 +109,8 @@ async def _serve(
             await server.stop(STREAM_GRACE_S)
     finally:
         measuring.cancel()
+    if isinstance(host.failure, EspalierError):
+        raise host.failure
     if host.failed.is_set():
         raise RuntimeError("the store or the engine broke; start again from what is on disk")
 

@@ -17,6 +17,8 @@ def check_tasks(tasks: Sequence[NewTask], known: Collection[str]) -> None:
     for task in tasks:
         if not task.key or not task.type:
             raise Permanent(f"a task needs a key and a type, got {task.key!r} and {task.type!r}", reason="InvalidTask")
+        if "\0" in task.key or "\0" in task.type:
+            raise Permanent(f"task {task.key!r}: key and type cannot contain the character NUL", reason="InvalidTask")
         if len(task.payload) > MAX_PAYLOAD_BYTES:
             raise Permanent(f"task {task.key!r}: payload of {len(task.payload)} bytes exceeds {MAX_PAYLOAD_BYTES}; "
                             "put it into the artifact store and pass its digest", reason="PayloadTooLarge")

@@ -78,9 +78,10 @@ class Host:
 
     def __init__(self, engine: Engine, store: TaskStore, clock: Clock) -> None:
         self.engine = engine
-        self.writer = Writer(store, self._on_commit, self._on_failure)
+        self.writer = Writer(store, self._on_commit, self.fail_soon)
         self.failed = asyncio.Event()
         """Set by `fail`."""
+        self.failure: Exception | None = None
         self.last_tick = clock.monotonic()
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -125,7 +126,8 @@ class Host:
 
     def fail(self, error: Exception) -> None:
         """The store or the engine broke: what is in memory cannot be trusted, what is on disk can. End the program."""
-        log.error("broken", exc_info=error)
+        log.error("broken", exc_info=None if isinstance(error, EspalierError) else error, extra={"error": str(error)})
+        self.failure = self.failure or error
         self.failed.set()
 
     def open_session(self) -> Outbox:
@@ -163,6 +165,7 @@ class Host:
             if (future := self._waiting.pop(ticket, None)) and not future.done():
                 future.set_result(None)
 
-    def _on_failure(self, error: Exception) -> None:
+    def fail_soon(self, error: Exception) -> None:
+        """`fail`, from another thread."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.fail, error)

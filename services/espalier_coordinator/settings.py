@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from espalier_kit.settings import Settings
 
@@ -14,13 +14,23 @@ def _names(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
+def _is_postgres(url: SecretStr) -> SecretStr:
+    if url.get_secret_value() and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("expected postgresql://USER:PASSWORD@HOST/DATABASE, or nothing for SQLite in DATA")
+    return url
+
+
 class CoordinatorSettings(Settings):
-    """Times in seconds. `data` holds the database and the artifacts, `tls_dir` tls.crt and tls.key."""
+    """Times in seconds. `data` holds the artifacts and, unless `database` names another, the database.
+
+    `tls_dir` holds tls.crt and tls.key.
+    """
 
     host: str = "0.0.0.0"
     grpc_port: int = Field(default=50051, ge=0, le=65535)
     http_port: int = Field(default=8081, ge=0, le=65535)
     data: Path
+    database: Annotated[SecretStr, AfterValidator(_is_postgres)] = SecretStr("")
     tls_dir: Path
     admins: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     lease_s: float = Field(default=30.0, gt=0)

@@ -50,6 +50,21 @@ def app(host: Host, access: Access, files: ArtifactFiles, *, health: Health, met
     return web
 
 
+def standby_app() -> FastAPI:
+    """Of a coordinator that waits for its turn: alive, and not ready, so that no Service routes to it."""
+    web = FastAPI(title="espalier-coordinator", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @web.get("/healthz")
+    async def healthz() -> Response:
+        return Response("ok", media_type="text/plain")
+
+    @web.get("/readyz")
+    async def readyz() -> Response:
+        return Response("standby: another coordinator is active", status_code=503, media_type="text/plain")
+
+    return web
+
+
 def _add_artifacts(web: FastAPI, files: ArtifactFiles, caller: Any, metrics: Metrics) -> None:
     async def put(request: Request, namespace: str, identity: Identity, sha256: str | None) -> Response:
         identity.require_namespace(namespace)

@@ -30,11 +30,21 @@ MAX_TASKS_BYTES = 4 * 1024 * 1024
 """A message with several tasks stays below this: no stream is blocked for long."""
 
 
+NUL = "\0"
+"""PostgreSQL stores no such character in text: refused in names, replaced in messages."""
+
+
+def _readable(text: str) -> str:
+    return text.replace(NUL, "\N{REPLACEMENT CHARACTER}")
+
+
 def hello_from_wire(message: pb.Hello, namespace: str | None) -> Hello:
     """Raises `Permanent` with a sentence."""
     if not message.worker_id or message.capacity < 1 or not message.types:
         raise Permanent("Hello needs worker_id, capacity of at least 1 and the task types it can run",
                         reason="InvalidHello")
+    if NUL in message.worker_id:
+        raise Permanent("worker_id cannot contain the character NUL", reason="InvalidHello")
     return Hello(
         message.worker_id, namespace, message.capacity, frozenset(message.types), frozenset(message.tags),
         message.job_uid, leases_from_wire(message.in_flight),
@@ -57,7 +67,7 @@ def report_from_wire(message: pb.TaskResult) -> Report:
     lease = Lease(message.lease.task_id, message.lease.attempt)
     try:
         return Report(
-            lease, Verdict(message.outcome), message.reason, message.message, message.value,
+            lease, Verdict(message.outcome), _readable(message.reason), _readable(message.message), message.value,
             dict(message.tallies) if message.tallies else NO_TALLIES,
             tuple(task_from_wire(c) for c in message.children), message.execution_s,
         )
@@ -69,6 +79,8 @@ def job_from_wire(message: pb.SubmitJobRequest) -> Job:
     """Raises `Permanent` with a sentence."""
     if not (message.uid and message.namespace and message.name):
         raise Permanent("SubmitJob needs uid, namespace and name", reason="InvalidJob")
+    if any(NUL in text for text in (message.uid, message.namespace, message.name, message.kind)):
+        raise Permanent("uid, namespace, name and kind cannot contain the character NUL", reason="InvalidJob")
     if message.retries < 0 or message.task_timeout_s < 0:
         raise Permanent("retries and task_timeout_s cannot be negative", reason="InvalidJob")
     return Job(

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
+from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
 
 log = logging.getLogger(__name__)
 
@@ -17,13 +17,16 @@ def run_program(main: Callable[[asyncio.Event], Awaitable[int | None]]) -> int:
     """Run `main(stop)`; SIGTERM and SIGINT set `stop`, after which `main` drains and returns.
 
     Returns what `main` returns (None is 0), 78 (EX_CONFIG) on `Misconfigured`, 1 on anything else; the error is one
-    log line.
+    line.
     """
     try:
         return asyncio.run(_with_signals(main)) or 0
     except Misconfigured as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
         return EXIT_MISCONFIGURED
+    except EspalierError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
+        return 1
     except Exception:
         log.exception("program failed")
         return 1

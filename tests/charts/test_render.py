@@ -13,7 +13,10 @@ from espalier_api.schema import KINDS
 from espalier_kit.settings import Settings, load
 from tests.support.charts import CHART, CRDS, EVERY, LOCAL, VARIANTS, find, helm, pods, rendered
 
-FIELD_VALUES = {"status.podIP": "127.9.1.10", "metadata.namespace": "espalier-system", "metadata.name": "espalier-x-0"}
+FIELD_VALUES = {
+    "status.podIP": "127.9.1.10", "metadata.namespace": "espalier-system", "metadata.name": "espalier-x-0",
+    "url": "postgresql://user:password@postgres.example/espalier",
+}
 PROGRAMS = {"operator": "Deployment", "coordinator": "StatefulSet"}
 
 
@@ -56,8 +59,9 @@ def environment(word: str, variant: str) -> dict[str, str]:
     (container,) = workload["spec"]["template"]["spec"]["containers"]
     made: dict[str, str] = {}
     for variable in container["env"]:
-        field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
-        made[variable["name"]] = FIELD_VALUES[field] if field else variable["value"]
+        source = variable.get("valueFrom", {})
+        key = source.get("fieldRef", {}).get("fieldPath") or source.get("secretKeyRef", {}).get("key")
+        made[variable["name"]] = FIELD_VALUES[key] if key else variable["value"]
     return made
 
 
@@ -119,6 +123,16 @@ def test_a_pinned_address_is_the_pods_and_no_service_selects_it() -> None:
     assert annotations["espalier.dev/pod-ip"] == "127.9.1.10"
     assert "selector" not in find(pinned, "Service", "espalier-coordinator")["spec"]
     assert "selector" in find(rendered(), "Service", "espalier-coordinator")["spec"]
+
+
+def test_the_database_comes_from_the_named_secret_and_is_sqlite_without_one() -> None:
+    def variable(*options: str) -> Any:
+        spec = find(rendered(*options), "StatefulSet", "espalier-coordinator")["spec"]["template"]["spec"]
+        (found,) = [v for v in spec["containers"][0]["env"] if v["name"] == "ESPALIER_COORDINATOR_DATABASE"]
+        return found
+
+    assert variable()["value"] == ""
+    assert variable(*EVERY)["valueFrom"] == {"secretKeyRef": {"name": "espalier-database", "key": "url"}}
 
 
 def test_the_operator_is_an_administrator_of_the_coordinator() -> None:

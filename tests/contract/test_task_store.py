@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from espalier_coordinator.model import Ending, Job, NewTask, Spent, TaskRecord, record_of
 from espalier_coordinator.store import (
+    Deposed,
     DropJob,
     DropWorker,
     PutEnding,
@@ -23,9 +25,11 @@ from espalier_coordinator.store import (
     TaskStore,
 )
 from espalier_coordinator.store.memory import MemoryStore
+from espalier_coordinator.store.postgres import AWAY, PostgresStore, connect
 from espalier_coordinator.store.sqlite import SqliteStore
 from espalier_kit.errors import Permanent, Retryable
 from espalier_kit.execution import Dependency, TaskState, When
+from tests.support.postgres import PostgresServer, running_server
 
 Reopen = Callable[[], TaskStore]
 
@@ -36,21 +40,40 @@ DONE = Ending(TaskState.DONE, 2, "r", "m", b'{"v":1}', {"points": 1.25}, "ns/w",
 FAILED = Ending(TaskState.FAILED, 1, "PlatformFault", "late")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reopen]:
     """Opens the same store again, as a restarted process would."""
     opened: list[TaskStore] = []
-    memory = MemoryStore()
+    stores: dict[str, Callable[[], Reopen]] = {
+        "memory": lambda: _always(MemoryStore()),
+        "sqlite": lambda: lambda: SqliteStore(tmp_path / "coordinator.db"),
+        "postgres": lambda: _postgres(request.getfixturevalue("postgres").new_database()),
+    }
+    make = stores[request.param]()
 
     def again() -> TaskStore:
         if opened:
             opened.pop().close()
-        opened.append(memory if request.param == "memory" else SqliteStore(tmp_path / "coordinator.db"))
+        opened.append(make())
         return opened[-1]
 
     yield again
     for store in opened:
         store.close()
+
+
+def _always(store: TaskStore) -> Reopen:
+    return lambda: store
+
+
+def _postgres(url: str) -> Reopen:
+    return lambda: PostgresStore(url)
 
 
 def stored(record: TaskRecord, spent: Spent | None = None, ending: Ending | None = None) -> StoredTask:
@@ -134,6 +157,35 @@ def test_workers_are_a_set(reopen: Reopen) -> None:
     assert reopen().load().workers == ("b",)
 
 
+def test_a_group_written_twice_leaves_what_it_left_the_first_time(reopen: Reopen) -> None:
+    """The answer to a commit may get lost: whoever asked writes it again."""
+    store = reopen()
+    other = Job("v", "ns", "m", submitted_at=1.0)
+    store.commit([PutJob(JOB), PutJob(other), PutTasks((A,))])
+    group = [
+        PutWorker("w"), PutSpent(A.id, Spent(1, 1, 0)), PutEnding(A.id, "u", DONE), DropJob("u"), PutJob(JOB),
+        PutTasks((B,)), PutSpent(B.id, Spent(1, 0, 1)), PutSpent(B.id, Spent(2, 0, 2)), DropJob("v"), DropWorker("w"),
+    ]
+    store.commit(group)
+    first = reopen().load()
+    reopen().commit(group)
+    assert reopen().load() == first
+    reopen().commit([PutTasks((A,))])
+    assert reopen().load().tasks == (stored(A), stored(B, Spent(2, 0, 2)))
+
+
+def test_a_result_of_a_task_that_is_gone_is_not_kept(reopen: Reopen) -> None:
+    reopen().commit([PutJob(JOB), PutEnding(A.id, "u", DONE)])
+    reopen().commit([PutTasks((A,))])
+    assert reopen().load().tasks == (stored(A),)
+
+
+def test_a_group_of_thousands_comes_back(reopen: Reopen) -> None:
+    records = tuple(record_of("u", NewTask(str(n), "t", bytes([n % 256]) * 50), n) for n in range(1, 5_001))
+    reopen().commit([PutJob(JOB), PutTasks(records), *(PutEnding(r.id, "u", DONE) for r in records)])
+    assert reopen().load().tasks == tuple(stored(r, None, DONE) for r in records)
+
+
 # ---------------------------------------------------------------- what only files can do
 
 
@@ -180,3 +232,97 @@ def test_a_full_disk_refuses_the_whole_commit_and_takes_it_later(tmp_path: Path)
     store.commit([PutEnding(A.id, "u", DONE)])
     assert store.load().tasks == (stored(A, None, DONE),)
     store.close()
+
+
+# ---------------------------------------------------------------- what only a server can do
+
+
+def test_a_coordinator_that_was_replaced_cannot_write(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    first, second = PostgresStore(url), PostgresStore(url)
+    assert first.begin_epoch() == 1
+    first.commit([PutJob(JOB), PutTasks((A,))])
+    assert second.begin_epoch() == 2
+    with pytest.raises(Deposed, match="epoch 2, mine was 1"):
+        first.commit([PutEnding(A.id, "u", DONE)])
+    second.commit([PutEnding(A.id, "u", FAILED)])
+    assert second.load().tasks == (stored(A, None, FAILED),)
+    first.close()
+    second.close()
+
+
+def test_a_server_that_crashed_and_came_back_has_everything_and_is_used_again(postgres: PostgresServer) -> None:
+    store = PostgresStore(postgres.new_database())
+    store.begin_epoch()
+    store.commit([PutJob(JOB), PutTasks((A,))])
+    postgres.stop(signal.SIGQUIT)
+    try:
+        with pytest.raises(Retryable, match="cannot be used"):
+            store.commit([PutEnding(A.id, "u", DONE)])
+        with pytest.raises(Retryable, match="cannot be used"):  # there is nothing to connect to
+            store.commit([PutEnding(A.id, "u", DONE)])
+    finally:
+        postgres.start()
+    store.commit([PutEnding(A.id, "u", DONE)])
+    assert store.load().tasks == (stored(A, None, DONE),)
+    store.close()
+
+
+def test_a_connection_that_was_cut_is_replaced_and_the_epoch_still_counts(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    first = PostgresStore(url)
+    first.begin_epoch()
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'espalier-coordinator'"
+    postgres.execute("postgres", cut)
+    with pytest.raises(Retryable):
+        first.commit([PutWorker("a")])
+    first.commit([PutWorker("a")])
+    second = PostgresStore(url)
+    second.begin_epoch()
+    postgres.execute("postgres", cut)
+    with pytest.raises(Retryable):
+        first.commit([PutWorker("b")])
+    with pytest.raises(Deposed):
+        first.commit([PutWorker("b")])
+    with pytest.raises(Retryable):
+        second.load()
+    assert second.load().workers == ("a",)
+    first.close()
+    second.close()
+
+
+def test_a_successor_does_not_wait_for_one_that_hangs_in_the_middle_of_a_group(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    store = PostgresStore(url)
+    store.begin_epoch()
+    with connect(url, idle_in_transaction_session_timeout=300) as hanging:
+        hanging.execute("BEGIN")
+        hanging.execute("SELECT value FROM meta WHERE name = 'epoch' FOR SHARE")
+        assert store.begin_epoch() == 2
+        with pytest.raises(AWAY, match="idle-in-transaction"):
+            hanging.execute("COMMIT")
+        hanging.close()
+    store.close()
+
+
+def test_a_database_on_a_server_of_another_version_is_refused_with_a_sentence(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    PostgresStore(url).close()
+    with connect(url) as connection:
+        connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema'")
+    with pytest.raises(Permanent, match=r"'test\d+' at .* has schema 99"):
+        PostgresStore(url)
+
+
+def test_a_server_that_is_not_there_is_a_sentence_without_the_password() -> None:
+    with pytest.raises(Retryable, match=r"'e' at 127\.0\.0\.1:1 cannot be used: .*refused") as caught:
+        PostgresStore("postgresql://me:secret@127.0.0.1:1/e")
+    assert "secret" not in str(caught.value)
+
+
+def test_commits_are_durable_whatever_the_database_was_told(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    with connect(url) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = off".encode())
+    with connect(url) as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)

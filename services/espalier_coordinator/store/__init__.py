@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from espalier_coordinator.model import Ending, Job, Spent, TaskRecord
+from espalier_kit.errors import Permanent
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,19 @@ class Snapshot:
     workers: tuple[str, ...] = ()
 
 
+class Deposed(Permanent):
+    """Another coordinator has begun a later epoch in the same database: this one may not write any more."""
+
+    def __init__(self, how_known: str) -> None:
+        super().__init__(f"another coordinator has taken over this database ({how_known}): this one ends; every result "
+                         "that it acknowledged is kept", reason="Deposed")
+
+
 class TaskStore(Protocol):
     """Durable state. Used by one thread at a time; every method may block."""
 
     def begin_epoch(self) -> int:
-        """Count this start, durably: 1 at the first, one more each time."""
+        """Count this start, durably: 1 at the first, one more each time. From then on no earlier one can commit."""
         ...
 
     def load(self) -> Snapshot:
@@ -96,7 +105,9 @@ class TaskStore(Protocol):
     def commit(self, writes: Sequence[Write]) -> None:
         """Do all of it or nothing; on return it survives a kill -9 and a power cut.
 
-        Raises `Retryable` when the disk is full or locked: nothing was written and the same call may succeed later.
+        Raises `Retryable` when the disk is full or the server away: call again with the same writes, until it returns;
+        a group that had been written all the same changes nothing by being written twice. Raises `Deposed` once another
+        store on the same database has begun a later epoch: nothing is written then.
         """
         ...
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
 import threading
 import time
 from collections import deque
@@ -10,14 +12,15 @@ from collections.abc import Callable, Sequence
 
 from espalier_coordinator.store import TaskStore, Write
 from espalier_kit.errors import Retryable
+from espalier_kit.retry import Backoff
 
 log = logging.getLogger(__name__)
 
 MAX_GROUP = 5_000
 """Writes per transaction: bounds the latency of the first in the group."""
 
-RETRY_S = 0.5
-"""Pause after the disk refused; nothing is acknowledged meanwhile and nothing is dropped."""
+RETRY = Backoff(0.5, 5.0)
+"""Pauses after the store refused; nothing is acknowledged meanwhile and nothing is dropped."""
 
 
 class Writer:
@@ -28,6 +31,7 @@ class Writer:
         self._store = store
         self._on_commit = on_commit
         self._on_failure = on_failure
+        self._rng = random.Random()
         self._queue: deque[tuple[int, Sequence[Write]]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -80,7 +84,7 @@ class Writer:
             return group
 
     def _write(self, writes: list[Write]) -> None:
-        while True:
+        for attempt in itertools.count(1):
             started = time.monotonic()
             try:
                 self._store.commit(writes)
@@ -88,7 +92,7 @@ class Writer:
                 log.error("commit refused", extra={"error": str(error), "writes": len(writes)})
                 if self._stopping:
                     raise
-                time.sleep(RETRY_S)
+                time.sleep(RETRY.delay_s(attempt, self._rng))
                 continue
             self.last_commit_s = time.monotonic() - started
             self.commits += 1
