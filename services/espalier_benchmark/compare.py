@@ -175,7 +175,7 @@ class Comparison:
 
 
 def compare_accuracy(pairs: Sequence[tuple[bool, bool]], rules: Rules) -> AccuracyDifference:
-    """(baseline right, candidate right) per item. Exact McNemar; interval of Agresti and Min (2005); absolute margin."""
+    """(baseline right, candidate right) per item. Exact McNemar test, interval of Agresti and Min (2005)."""
     if not pairs:
         raise Permanent("no item was answered by both targets", reason="NothingPaired")
     lost = sum(before and not after for before, after in pairs)
@@ -235,7 +235,7 @@ def _blocks(
 ) -> list[tuple[Sequence[Record], Sequence[Record]]]:
     found: dict[int, dict[str, list[Record]]] = defaultdict(lambda: {baseline: [], candidate: []})
     for record in records:
-        if record.target in (baseline, candidate):
+        if record.target in (baseline, candidate) and record.block >= 0:
             found[record.block][record.target].append(record)
     blocks: list[tuple[Sequence[Record], Sequence[Record]]] = []
     for number, sides in sorted(found.items()):
