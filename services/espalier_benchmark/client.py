@@ -24,6 +24,8 @@ class Exchange:
 
     answer: Answer = field(default_factory=Answer)
     headers_s: float | None = None
+    last_s: float | None = None
+    """When the bytes with the answer's end, or the last before it was cut, arrived."""
     error: str = ""
     detail: str = ""
 
@@ -87,10 +89,11 @@ class Client:
             if response.status_code != 200:
                 exchange.error, exchange.detail = f"http-{response.status_code}", await _error_text(response)
                 return
+            # Read past the end mark: a connection is only kept, and not made anew each time, once its answer is drained.
             async for data in response.aiter_bytes():
-                answer.feed(data, self._now())
-                if answer.is_done:
-                    break
+                if not answer.is_done:
+                    exchange.last_s = self._now()
+                    answer.feed(data, exchange.last_s)
         if answer.problem:
             exchange.error, exchange.detail = "server", answer.problem
         elif not answer.is_done and not answer.finish:

@@ -154,7 +154,8 @@ class Generator:
         except asyncio.CancelledError:
             if not flight.why:
                 raise
-            exchange.error = flight.why if flight.sent_s is not None else "not-sent"
+            if not exchange.answer.is_done:
+                exchange.error = flight.why if flight.sent_s is not None else "not-sent"
         self._write(self._record(arrival, exchange, sent_s=flight.sent_s, held_s=held))
 
     async def _send(self, item: Item, exchange: Exchange, flight: _Flight) -> None:
@@ -170,7 +171,7 @@ class Generator:
             target=self._client.endpoint.name or self._client.endpoint.url,
             intended_s=arrival.at_s,
             sent_s=now if sent_s is None else sent_s,
-            ended_s=now,
+            ended_s=now if exchange.error or exchange.last_s is None else exchange.last_s,
             held_s=now - arrival.at_s if sent_s is None else held_s,
             headers_s=exchange.headers_s,
             first_s=answer.first_s,

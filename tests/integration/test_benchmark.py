@@ -57,6 +57,13 @@ async def test_what_is_measured_is_what_the_server_did() -> None:
     assert abs(statistics.median(g for r in records for g, _ in r.gaps()) - statistics.median(gaps)) < ALLOWANCE_S
 
 
+async def test_connections_are_kept_from_one_request_to_the_next() -> None:
+    server = TimedServer(spread(3, scale=0.1))
+    async with server.serving() as url:
+        await generate(target(url), schedule(Concurrency(2), Bounds(requests=12), seed=1))
+    assert (len(server.diary), server.connections) == (12, 2)
+
+
 async def test_a_key_and_a_certificate_for_another_name_than_the_address_are_used(tmp_path: Path) -> None:
     authority = make_authority("test", datetime.now(UTC))
     pair = issue(authority, "mac.espalier", datetime.now(UTC), hosts=["mac.espalier"], is_server=True)

@@ -73,6 +73,8 @@ class VirtualServer(httpx.AsyncBaseTransport):
     timing: Callable[[int], Timing]
     stall: tuple[float, float] = (0.0, 0.0)
     asked: int = 0
+    lingers_s: float = 0.0
+    """How long the connection stays open after the answer's end."""
     busy: Callable[[], None] = lambda: None
     """Called at each request: what keeps the client's own processor busy."""
 
@@ -100,6 +102,7 @@ class _Tokens(httpx.AsyncByteStream):
             await self.server.wait(self.timing.gap_s if position else self.timing.first_s)
             yield token_event("x")
         yield ending(self.timing.tokens)
+        await self.server.clock.sleep(self.server.lingers_s)
 
 
 async def virtually(clock: ManualClock, work: Coroutine[Any, Any, T]) -> T:
@@ -118,6 +121,8 @@ class TimedServer:
     api_key: str | None = None
     certificate: tuple[str, str] | None = None
     diary: list[tuple[float, list[float]]] = field(default_factory=list)
+    connections: int = 0
+    _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -132,9 +137,13 @@ class TimedServer:
             yield f"{'https' if trust else 'http'}://127.0.0.1:{port}"
         finally:
             server.close()
+            await asyncio.gather(*self._open)
             await server.wait_closed()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if task := asyncio.current_task():
+            self._open.add(task)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -142,6 +151,8 @@ class TimedServer:
                 await reader.readexactly(length)
                 await self._answer(head, writer)
         writer.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await writer.wait_closed()
 
     async def _answer(self, head: str, writer: asyncio.StreamWriter) -> None:
         arrived, sent = time.monotonic(), list[float]()

@@ -154,6 +154,14 @@ async def test_what_is_left_at_the_end_is_unfinished_and_what_was_held_back_neve
     assert reasons == ["NothingMeasured", "NotSent"]
 
 
+async def test_an_answer_ends_with_its_end_mark_not_with_its_connection() -> None:
+    clock = ManualClock()
+    server = VirtualServer(clock, lambda _: Timing(0.1, 0.01, 3), lingers_s=1000.0)
+    plan = schedule(Constant(10.0), Bounds(requests=2), seed=1)
+    records, _ = await virtually(clock, generate(plan, server, clock, Options(timeout_s=5.0)))
+    assert [(record.error, round(record.service_s, 6)) for record in records] == [("", 0.12)] * 2
+
+
 class Scripted(httpx.AsyncBaseTransport):
     """Gives one response, or raises."""
 
