@@ -89,7 +89,7 @@ class Client:
             if response.status_code != 200:
                 exchange.error, exchange.detail = f"http-{response.status_code}", await _error_text(response)
                 return
-            # Read past the end mark: a connection is only kept, and not made anew each time, once its answer is drained.
+            # Read past the end mark: only a connection whose answer is drained is kept for the next request.
             async for data in response.aiter_bytes():
                 if not answer.is_done:
                     exchange.last_s = self._now()

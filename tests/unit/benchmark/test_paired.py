@@ -61,7 +61,7 @@ async def test_a_server_5_percent_slower_is_found_in_an_interleaved_run(pattern:
     records, servers, verdict = await paired(spread(1, scale=1.05), pattern=pattern)
     found = compare(records, baseline="a", candidate="b", metrics=["ttft", "e2e", "itl"], rules=Rules(margin=0.02))
     assert [each.verdict for each in found.differences] == ["Regressed"] * 3
-    assert [each.delta for each in found.differences] == pytest.approx([0.05] * 3, abs=0.01)
+    assert [each.delta for each in found.differences] == pytest.approx([0.05] * 3, abs=1e-6)
     assert {each.blocks for each in found.differences} == {12}
     assert verdict == "Valid"
     assert servers[0].prompts == servers[1].prompts
