@@ -1,20 +1,17 @@
-"""One streamed chat completion over HTTP, timed where its bytes arrive. Every failure has a kind; none is raised."""
+"""One streamed chat completion, timed where its bytes arrive. Every failure has a kind; none is raised."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-
 from espalier_benchmark.items import Item
 from espalier_benchmark.stream import Answer
+from espalier_benchmark.transport import Cut, HttpTransport, Reply, Transport, Unreachable
 from espalier_kit.execution import ModelEndpoint
 
-CONNECT_SECONDS = 10.0
 _ERROR_BODY_BYTES = 2000
 
 
@@ -31,9 +28,7 @@ class Exchange:
 
 
 class Client:
-    """Sends to one endpoint. `now` gives the run's seconds. Connections are kept and never limited: a queue for them
-    would be the client's own and would look like the server's.
-    """
+    """Sends to one endpoint. `now` gives the run's seconds."""
 
     def __init__(
         self,
@@ -41,59 +36,44 @@ class Client:
         now: Callable[[], float],
         *,
         temperature: float = 0.0,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._now = now
         self._temperature = temperature
-        self._url = f"{endpoint.url.rstrip('/')}/v1/chat/completions"
-        self._headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-        # The name that the certificate must carry, whatever address is dialled.
-        self._extensions = {"sni_hostname": endpoint.server_name} if endpoint.server_name else {}
-        self._http = httpx.AsyncClient(
-            verify=_trust(endpoint),
-            trust_env=False,
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            transport=transport,
-        )
+        self._transport = transport or HttpTransport(endpoint)
 
     async def __aenter__(self) -> Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self._transport.close()
 
     async def ask(self, item: Item, exchange: Exchange) -> None:
         """Send and read to the end. Raises only CancelledError."""
+        body = request_body(item, self.endpoint.model, temperature=self._temperature)
         try:
-            await self._exchange(request_body(item, self.endpoint.model, temperature=self._temperature), exchange)
-        except asyncio.CancelledError:
-            raise
-        except httpx.ConnectTimeout as error:
-            exchange.error, exchange.detail = "connect", f"no connection within {CONNECT_SECONDS:g} s: {error}"
-        except httpx.ConnectError as error:
+            async with self._transport.post(json.dumps(body).encode()) as reply:
+                exchange.headers_s = self._now()
+                await self._read(reply, exchange)
+        except Unreachable as error:
             exchange.error, exchange.detail = "connect", str(error)[:300]
-        except httpx.HTTPError as error:
-            exchange.error, exchange.detail = "cut", f"{type(error).__name__}: {error}"[:300]
+        except Cut as error:
+            if not exchange.answer.is_done:
+                exchange.error, exchange.detail = "cut", str(error)[:300]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             exchange.error, exchange.detail = "protocol", f"{type(error).__name__}: {error}"[:300]
 
-    async def _exchange(self, body: dict[str, Any], exchange: Exchange) -> None:
+    async def _read(self, reply: Reply, exchange: Exchange) -> None:
         answer = exchange.answer
-        request = self._http.stream(
-            "POST", self._url, json=body, headers=self._headers, extensions=dict(self._extensions)
-        )
-        async with request as response:
-            exchange.headers_s = self._now()
-            if response.status_code != 200:
-                exchange.error, exchange.detail = f"http-{response.status_code}", await _error_text(response)
-                return
-            # Read past the end mark: only a connection whose answer is drained is kept for the next request.
-            async for data in response.aiter_bytes():
-                if not answer.is_done:
-                    exchange.last_s = self._now()
-                    answer.feed(data, exchange.last_s)
+        if reply.status != 200:
+            exchange.error, exchange.detail = f"http-{reply.status}", await _error_text(reply)
+            return
+        # Read past the end mark: only a connection whose answer is drained is kept for the next request.
+        async for data in reply.data():
+            if not answer.is_done:
+                exchange.last_s = self._now()
+                answer.feed(data, exchange.last_s)
         if answer.problem:
             exchange.error, exchange.detail = "server", answer.problem
         elif not answer.is_done and not answer.finish:
@@ -115,10 +95,8 @@ def request_body(item: Item, model: str, *, temperature: float) -> dict[str, Any
     return body | ({"ignore_eos": True} if item.ignore_eos else {})
 
 
-def _trust(endpoint: ModelEndpoint) -> ssl.SSLContext | bool:
-    return ssl.create_default_context(cadata=endpoint.ca_pem) if endpoint.url.startswith("https:") else False
-
-
-async def _error_text(response: httpx.Response) -> str:
-    body = (await response.aread())[:_ERROR_BODY_BYTES]
-    return body.decode("utf-8", errors="replace")[:300] or response.reason_phrase
+async def _error_text(reply: Reply) -> str:
+    body = b""
+    async for data in reply.data():
+        body = (body + data)[:_ERROR_BODY_BYTES]
+    return body.decode("utf-8", errors="replace")[:300] or f"HTTP {reply.status}"

@@ -14,8 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import httpx
-
+from espalier_benchmark.transport import Reply
 from espalier_kit.clock import Clock, ManualClock
 
 T = TypeVar("T")
@@ -66,23 +65,29 @@ def ending(tokens: int) -> bytes:
 
 
 @dataclass(slots=True)
-class VirtualServer(httpx.AsyncBaseTransport):
+class VirtualServer:
     """Answers in virtual time, exactly when it says. Nothing happens during `stall`, (from, to) of the clock."""
 
     clock: Clock
     timing: Callable[[int], Timing]
     stall: tuple[float, float] = (0.0, 0.0)
     asked: int = 0
+    prompts: list[str] = field(default_factory=list)
     lingers_s: float = 0.0
     """How long the connection stays open after the answer's end."""
     busy: Callable[[], None] = lambda: None
     """Called at each request: what keeps the client's own processor busy."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    @contextlib.asynccontextmanager
+    async def post(self, body: bytes) -> AsyncIterator[Reply]:
+        """As a `Transport`."""
         number, self.asked = self.asked, self.asked + 1
+        self.prompts.append(json.loads(body)["messages"][0]["content"])
         self.busy()
-        await request.aread()
-        return httpx.Response(200, stream=_Tokens(self, self.timing(number)))
+        yield _Tokens(self, self.timing(number))
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     async def wait(self, seconds: float) -> None:
         """Sleep, and on to the end of the stall if that is where it ended."""
@@ -93,11 +98,12 @@ class VirtualServer(httpx.AsyncBaseTransport):
 
 
 @dataclass(slots=True)
-class _Tokens(httpx.AsyncByteStream):
+class _Tokens:
     server: VirtualServer
     timing: Timing
+    status: int = 200
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def data(self) -> AsyncIterator[bytes]:
         for position in range(self.timing.tokens):
             await self.server.wait(self.timing.gap_s if position else self.timing.first_s)
             yield token_event("x")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from espalier_benchmark.client import Client
@@ -16,6 +17,7 @@ from espalier_benchmark.measure import summarise
 from espalier_benchmark.quantiles import percentiles
 from espalier_benchmark.records import Record
 from espalier_benchmark.schedule import Bounds, Concurrency, Constant, Poisson, Schedule, part, schedule
+from espalier_benchmark.transport import Cut, Reply, Transport, Unreachable
 from espalier_benchmark.validity import Health, judge
 from espalier_kit.clock import Clock, ManualClock, SystemClock
 from espalier_kit.execution import ModelEndpoint
@@ -27,7 +29,7 @@ PLAIN = Options()
 
 
 async def generate(
-    plan: Schedule, transport: httpx.AsyncBaseTransport, clock: Clock, options: Options = PLAIN
+    plan: Schedule, transport: Transport, clock: Clock, options: Options = PLAIN
 ) -> tuple[list[Record], Health]:
     records: list[Record] = []
     watch = Stopwatch(clock, cpu=lambda: 0.0)
@@ -162,33 +164,46 @@ async def test_an_answer_ends_with_its_end_mark_not_with_its_connection() -> Non
     assert [(record.error, round(record.service_s, 6)) for record in records] == [("", 0.12)] * 2
 
 
-class Scripted(httpx.AsyncBaseTransport):
-    """Gives one response, or raises."""
+class Scripted:
+    """Gives one status and body, or raises at once."""
 
-    def __init__(self, response: httpx.Response | Exception) -> None:
+    def __init__(self, response: tuple[int, bytes] | Exception) -> None:
         self._response = response
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    @contextlib.asynccontextmanager
+    async def post(self, body: bytes) -> AsyncIterator[Reply]:
         if isinstance(self._response, Exception):
             raise self._response
-        return self._response
+        yield Whole(*self._response)
+
+    async def close(self) -> None:
+        pass
 
 
-FAILURES: dict[str, tuple[httpx.Response | Exception, str]] = {
-    "overloaded": (httpx.Response(429, text="later"), "http-429"),
-    "broken": (httpx.Response(500, text="oh"), "http-500"),
-    "away": (httpx.ConnectError("refused"), "connect"),
-    "hung up": (httpx.RemoteProtocolError("peer closed"), "cut"),
-    "cut": (httpx.Response(200, content=token_event("x")), "cut"),
-    "silent": (httpx.Response(200, content=ending(0)), "empty"),
-    "says so": (httpx.Response(200, content=event({"error": {"message": "out of memory"}})), "server"),
-    "no JSON": (httpx.Response(200, content=b"data: {oops\n\n"), "protocol"),
-    "no chunk": (httpx.Response(200, content=b'data: {"choices": [7]}\n\n'), "protocol"),
+@dataclass(frozen=True)
+class Whole:
+    status: int
+    body: bytes
+
+    async def data(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+
+FAILURES: dict[str, tuple[tuple[int, bytes] | Exception, str]] = {
+    "overloaded": ((429, b"later"), "http-429"),
+    "broken": ((500, b""), "http-500"),
+    "away": (Unreachable("refused"), "connect"),
+    "hung up": (Cut("peer closed"), "cut"),
+    "cut": ((200, token_event("x")), "cut"),
+    "silent": ((200, ending(0)), "empty"),
+    "says so": ((200, event({"error": {"message": "out of memory"}})), "server"),
+    "no JSON": ((200, b"data: {oops\n\n"), "protocol"),
+    "no chunk": ((200, b'data: {"choices": [7]}\n\n'), "protocol"),
 }
 
 
 @pytest.mark.parametrize(("response", "kind"), FAILURES.values(), ids=FAILURES)
-async def test_every_failure_has_its_kind(response: httpx.Response | Exception, kind: str) -> None:
+async def test_every_failure_has_its_kind(response: tuple[int, bytes] | Exception, kind: str) -> None:
     plan = schedule(Constant(10.0), Bounds(requests=1), seed=1)
     clock = ManualClock()
     (record,), health = await virtually(clock, generate(plan, Scripted(response), clock))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
-import httpx
 import pytest
 
 from espalier_benchmark.client import Client
@@ -22,21 +20,11 @@ from espalier_kit.execution import ModelEndpoint
 from tests.support.timed_server import Timing, VirtualServer, spread, virtually
 
 
-class Remembering(VirtualServer):
-    """Keeps the prompts it was asked."""
-
-    prompts: list[str]
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.prompts = [*getattr(self, "prompts", []), json.loads(request.content)["messages"][0]["content"]]
-        return await VirtualServer.handle_async_request(self, request)
-
-
 async def paired(
     candidate: Callable[[int], Timing], *, pattern: Pattern, blocks: int = 12
-) -> tuple[list[Record], list[Remembering], str]:
+) -> tuple[list[Record], list[VirtualServer], str]:
     clock, records = ManualClock(), list[Record]()
-    servers = [Remembering(clock, spread(1)), Remembering(clock, candidate)]
+    servers = [VirtualServer(clock, spread(1)), VirtualServer(clock, candidate)]
 
     async def work() -> str:
         lanes = []
