@@ -1,0 +1,268 @@
+"""Two servers compared on the same items at the same moments of interleaved blocks: a difference, its interval, a
+verdict. Pure.
+
+Each block runs both targets, the first one alternating (A B, B A, …), so that drift and order cancel. The block is the
+unit: requests of one run wait for each other and are no independent samples. Differences are of logarithms, so Δ is a
+ratio: +0.05 is 5 % more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from espalier_benchmark.measure import summarise, token_gaps
+from espalier_benchmark.records import Record
+from espalier_benchmark.statistics import (
+    MIN_BLOCKS,
+    Estimate,
+    detectable,
+    hodges_lehmann,
+    holm,
+    mcnemar_p,
+    paired_mean,
+    t_quantile,
+)
+from espalier_kit.errors import Misconfigured, Permanent
+
+Verdict = Literal["Improved", "Passed", "Regressed", "Inconclusive"]
+Pairs = Sequence[tuple[float, float]]
+"""(baseline, candidate) of each block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`margin`: how much worse is still good enough (0.03 is 3 %); `alpha`: false alarms over all metrics together."""
+
+    margin: float = 0.0
+    alpha: float = 0.05
+    power: float = 0.8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises `Misconfigured`."""
+        if not (0 <= self.margin < 1 and 0 < self.alpha < 0.5 and 0.5 <= self.power < 1):
+            raise Misconfigured("margin lies in [0, 1), alpha in (0, 0.5), power in [0.5, 1)", reason="BadComparison")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of one block and one target. `read` gives None where the block has no such figure."""
+
+    name: str
+    is_higher_better: bool
+    read: Callable[[Sequence[Record]], float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Relative difference of the candidate to the baseline. `low` to `high` holds it at 1 - alpha; `p` is after Holm.
+
+    `min_detectable` is the smallest true difference that as many blocks with this spread find with the power asked for.
+    """
+
+    metric: str
+    is_higher_better: bool
+    blocks: int
+    margin: float
+    verdict: Verdict
+    why: str
+    delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+    robust_delta: float | None = None
+    """The same by Hodges and Lehmann's estimator, which single wild blocks do not move."""
+    p: float = 1.0
+    min_detectable: float | None = None
+
+
+def mean_latency(name: str, read: Callable[[Record], float | None]) -> Metric:
+    """The mean over a block's answered requests."""
+
+    def figure(records: Sequence[Record]) -> float | None:
+        return _mean([value for r in records if r.is_ok and (value := read(r)) is not None])
+
+    return Metric(name, False, figure)
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        mean_latency("ttft", lambda record: record.response_ttft_s),
+        mean_latency("e2e", lambda record: record.response_s),
+        Metric("itl", False, lambda records: _mean(token_gaps([r for r in records if r.is_ok]))),
+        Metric("throughput", True, lambda records: summarise(records).output_tokens_per_s or None),
+    )
+}
+
+
+def turns(blocks: int) -> tuple[tuple[int, int], ...]:
+    """(block, target) in the order to run them: 0 is the baseline, 1 the candidate; the order alternates."""
+    return tuple((block, target ^ (block % 2)) for block in range(blocks) for target in (0, 1))
+
+
+def compare(
+    records: Sequence[Record], *, baseline: str, candidate: str, metrics: Sequence[str], rules: Rules
+) -> Comparison:
+    """One difference per metric from the records of an interleaved run. Raises `Permanent` where the pairs are broken.
+
+    Latencies are of the items that both answered, so answers themselves are compared too: a server that is fast because
+    it fails is no improvement.
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise Misconfigured(f"no metric {unknown[0]}; there are {', '.join(METRICS)}", reason="UnknownMetric")
+    found = _blocks(records, baseline, candidate)
+    chosen = [METRICS[name] for name in metrics]
+    answers = [pair for before, after in found for pair in _answers(before, after)]
+    return Comparison(
+        differences([(metric, _pairs(metric, found)) for metric in chosen], rules), compare_accuracy(answers, rules)
+    )
+
+
+def differences(measured: Sequence[tuple[Metric, Pairs]], rules: Rules) -> tuple[Difference, ...]:
+    """The same from figures per block."""
+    logs = [[math.log(after / before) for before, after in pairs] for _, pairs in measured]
+    estimates = [
+        paired_mean(values, alpha=rules.alpha, seed=rules.seed) if len(values) >= MIN_BLOCKS else None
+        for values in logs
+    ]
+    adjusted = holm([1.0 if each is None else each.p for each in estimates])
+    return tuple(
+        _difference(metric, values, estimate, p, rules)
+        for (metric, _), values, estimate, p in zip(measured, logs, estimates, adjusted, strict=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyDifference:
+    """Candidate's share of right answers less the baseline's, over the same items."""
+
+    items: int
+    delta: float
+    low: float
+    high: float
+    p: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All metrics, and `answered`: the share of requests that were answered at all."""
+
+    differences: tuple[Difference, ...]
+    answered: AccuracyDifference
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all: a gate passes only if nothing stands in its way. Answers count only where fewer came."""
+        found = [each.verdict for each in self.differences]
+        if self.answered.verdict == "Regressed":
+            return "Regressed"
+        order: tuple[Verdict, ...] = ("Regressed", "Inconclusive", "Passed", "Improved")
+        return next((verdict for verdict in order if verdict in found), "Inconclusive")
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether a gate lets the candidate through."""
+        return self.verdict in ("Improved", "Passed")
+
+
+def compare_accuracy(pairs: Sequence[tuple[bool, bool]], rules: Rules) -> AccuracyDifference:
+    """(baseline right, candidate right) per item. Exact McNemar test, interval of Agresti and Min (2005)."""
+    if not pairs:
+        raise Permanent("no item was answered by both targets", reason="NothingPaired")
+    lost = sum(before and not after for before, after in pairs)
+    won = sum(after and not before for before, after in pairs)
+    n, b, c = len(pairs) + 2.0, lost + 0.5, won + 0.5
+    middle = (c - b) / n
+    spread = t_quantile(1 - rules.alpha / 2, 10**6) * math.sqrt(max(0.0, b + c - (c - b) ** 2 / n)) / n
+    estimate = Estimate((won - lost) / len(pairs), middle - spread, middle + spread, mcnemar_p(lost, won))
+    verdict, _ = _verdict(-estimate.high, -estimate.low, -estimate.value, estimate.p, rules, margin=rules.margin)
+    return AccuracyDifference(len(pairs), estimate.value, estimate.low, estimate.high, estimate.p, verdict)
+
+
+def _difference(
+    metric: Metric, values: Sequence[float], estimate: Estimate | None, p: float, rules: Rules
+) -> Difference:
+    made = partial(
+        Difference,
+        metric=metric.name,
+        is_higher_better=metric.is_higher_better,
+        blocks=len(values),
+        margin=rules.margin,
+    )
+    if estimate is None:
+        return made(verdict="Inconclusive", why=f"{len(values)} blocks; at least {MIN_BLOCKS} are needed")
+    low, high, value = estimate.low, estimate.high, estimate.value
+    worse = (-high, -low, -value) if metric.is_higher_better else (low, high, value)
+    # A throughput may fall by the margin, a latency grow by it.
+    margin = -math.log1p(-rules.margin) if metric.is_higher_better else math.log1p(rules.margin)
+    verdict, why = _verdict(*worse, p, rules, margin=margin)
+    least = detectable(float(np.std(values, ddof=1)), len(values), alpha=rules.alpha, power=rules.power)
+    return made(
+        delta=math.expm1(value),
+        low=math.expm1(low),
+        high=math.expm1(high),
+        robust_delta=math.expm1(hodges_lehmann(values)),
+        p=p,
+        min_detectable=math.expm1(least),
+        verdict=verdict,
+        why=why,
+    )
+
+
+def _verdict(low: float, high: float, value: float, p: float, rules: Rules, *, margin: float) -> tuple[Verdict, str]:
+    """Positive is worse. "Different" needs the interval and the adjusted test; "good enough" the interval alone."""
+    is_different = p <= rules.alpha
+    if high < 0 and is_different:
+        return "Improved", "the whole interval is better than the baseline"
+    if high <= margin and rules.margin > 0:
+        return "Passed", "the whole interval is within the margin"
+    if low > 0 and value > margin and is_different:
+        return "Regressed", "the whole interval is worse than the baseline, its middle by more than the margin"
+    return "Inconclusive", "the interval allows both better and worse than asked for: more blocks would narrow it"
+
+
+def _blocks(
+    records: Sequence[Record], baseline: str, candidate: str
+) -> list[tuple[Sequence[Record], Sequence[Record]]]:
+    found: dict[int, dict[str, list[Record]]] = defaultdict(lambda: {baseline: [], candidate: []})
+    for record in records:
+        if record.target in (baseline, candidate) and record.block >= 0:
+            found[record.block][record.target].append(record)
+    blocks: list[tuple[Sequence[Record], Sequence[Record]]] = []
+    for number, sides in sorted(found.items()):
+        asked = [sorted(record.index for record in side) for side in (sides[baseline], sides[candidate])]
+        if asked[0] != asked[1]:
+            raise Permanent(f"block {number}: the targets were not asked the same items", reason="NotPaired")
+        blocks.append((sides[baseline], sides[candidate]))
+    if not blocks:
+        raise Permanent(f"no records of {baseline} and {candidate}", reason="NothingPaired")
+    return blocks
+
+
+def _pairs(metric: Metric, blocks: Sequence[tuple[Sequence[Record], Sequence[Record]]]) -> Pairs:
+    """Each block's two figures, over the items that both targets answered."""
+    found = []
+    for before, after in blocks:
+        both = {r.index for r in before if r.is_ok} & {r.index for r in after if r.is_ok}
+        figures = [metric.read([r for r in side if r.index in both]) for side in (before, after)]
+        if figures[0] and figures[1]:
+            found.append((figures[0], figures[1]))
+    return found
+
+
+def _answers(before: Sequence[Record], after: Sequence[Record]) -> list[tuple[bool, bool]]:
+    by_item = {record.index: record.is_ok for record in after}
+    return [(record.is_ok, by_item[record.index]) for record in before]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
