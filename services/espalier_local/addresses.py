@@ -14,6 +14,8 @@ from espalier_kit.errors import Misconfigured
 
 ETCD_PORT, ETCD_PEER_PORT, API_PORT, CONTROLLER_PORT, SCHEDULER_PORT = 2379, 2380, 6443, 10257, 10259
 CONTROL_PLANE_PORTS = (ETCD_PORT, ETCD_PEER_PORT, API_PORT, CONTROLLER_PORT, SCHEDULER_PORT)
+SWITCH = "esp"
+"""How the name of every cluster's switch begins."""
 _FIRST, _LAST = 1, 254  # 127.0/16 is the machine's own localhost
 
 
@@ -107,7 +109,7 @@ class Cables:
     @property
     def switch(self) -> str:
         """The switch's network device, and how the name of everything else of this cluster begins."""
-        return f"esp{self.n}"
+        return f"{SWITCH}{self.n}"
 
     @property
     def server(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from espalier_kit.errors import Permanent
-from espalier_local.addresses import Cables
+from espalier_local.addresses import SWITCH, Cables
 from espalier_local.pki import SERVICE_RANGE
 
 NAMESPACES = Path("/run/netns")
@@ -26,7 +26,8 @@ def inside(namespace: str, *command: str) -> Command:
 def switch_commands(cables: Cables, linux: Iterable[int]) -> list[Command]:
     """The switch, and the ways to the pods of the Linux hosts. Every command but the first may be repeated."""
     return [
-        ("ip", "link", "add", cables.switch, "type", "bridge"),
+        # Without a spanning tree a port still waits its delay before it forwards, 15 s unless told otherwise.
+        ("ip", "link", "add", cables.switch, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"),
         ("ip", "address", "replace", f"{cables.server}/{cables.prefix}", "dev", cables.switch),
         ("ip", "link", "set", cables.switch, "up"),
         *(("ip", "route", "replace", cables.pods(k), "via", cables.host(k), "dev", cables.switch) for k in linux),
@@ -86,6 +87,11 @@ def remaining(command: Sequence[str], devices: Iterable[str], namespaces: Iterab
     return command[3] not in devices
 
 
+def switches(devices: Iterable[str]) -> list[str]:
+    """The switches of all clusters among the devices."""
+    return [device for device in devices if device.removeprefix(SWITCH).isdecimal() and device.startswith(SWITCH)]
+
+
 def lay(commands: Iterable[Command]) -> None:
     """Run those that have something to do; raises `Permanent` with the tool's words."""
     for command in commands:
@@ -107,9 +113,7 @@ def run(command: Command, *, timeout_s: float = 30) -> str:
     """What a tool printed; raises `Permanent` with its words."""
     environment = {**os.environ, "PATH": SEARCH_PATH}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, timeout=timeout_s
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Permanent(f"{' '.join(command)}: {error}", reason="HostFailed") from error
     if done.returncode:

@@ -152,8 +152,17 @@ def _alone(layout: Layout, progress: Progress) -> Iterator[None]:
                 layout.lock.unlink(missing_ok=True)
 
 
-def cut(name: str, places: Places, node: str, *, mend: bool = False) -> None:
-    """Take a host off the network, or with `mend` put it back; raises `NotFound`."""
+def cut(name: str, places: Places, node: str) -> None:
+    """Take a host off the network; raises `NotFound`."""
+    _plug(name, places, node).cut()
+
+
+def mend(name: str, places: Places, node: str) -> None:
+    """Put a host back on the network; raises `NotFound`."""
+    _plug(name, places, node).mend()
+
+
+def _plug(name: str, places: Places, node: str) -> Host | containers.Cable:
     layout = Layout(places.clusters / checked_name(name))
     found = record.read(layout)
     if found is None:
@@ -161,14 +170,9 @@ def cut(name: str, places: Places, node: str, *, mend: bool = False) -> None:
     nodes = [process for process in Control(layout).names() if is_node(process)]
     if node not in nodes:
         raise NotFound(f"cluster {name} has no node {node}; it has {', '.join(nodes) or 'none'}")
-    host: Host | containers.Cable | None
     if found.cables:
-        host = containers.cable_of(found.cables, node)
-    else:
-        host = next((h for h in hosts_of(layout, found.address_range, PROFILES) if h.name == node), None)
-    if host is None:
-        raise NotFound(f"{node} is not a host of its own")
-    host.mend() if mend else host.cut()
+        return containers.cable_of(found.cables, node)
+    return next(host for host in hosts_of(layout, found.address_range, PROFILES) if host.name == node)
 
 
 def hosts_of(layout: Layout, address_range: Range, profiles: Sequence[HostProfile]) -> tuple[Host, ...]:
@@ -182,7 +186,11 @@ def hosts_of(layout: Layout, address_range: Range, profiles: Sequence[HostProfil
 
 
 def _start(
-    layout: Layout, claimed: record.Record, assets: Assets, progress: Progress, profiles: Sequence[HostProfile],
+    layout: Layout,
+    claimed: record.Record,
+    assets: Assets,
+    progress: Progress,
+    profiles: Sequence[HostProfile],
     is_new: bool,
 ) -> Cluster:
     control = Control(layout)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
 import yaml
 
 from espalier_kit.certificates import KeyPair, issue
@@ -33,14 +34,15 @@ from espalier_local.supervised import Phase, ProcessSpec, Wish
 
 RUNTIME_TIMEOUT_S = 60.0
 _LOOK_S = 0.05
-UNPROXIED = {name: "" for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")}
+_POSITIONS: Mapping[str, int] = {profile.name: k for k, profile in enumerate(CONTAINER_PROFILES, start=1)}
+UNPROXIED = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), "")
 """Cable addresses are not loopback: a proxy of the user's would be asked for them."""
 ENVIRONMENT = {**UNPROXIED, "PATH": wires.SEARCH_PATH}
 
 
 def linux_positions() -> tuple[int, ...]:
     """The positions that Linux hosts may have; ways to their pods are laid whether they exist or not."""
-    return tuple(k for k, profile in enumerate(CONTAINER_PROFILES, start=1) if profile.kind == "linux")
+    return tuple(_POSITIONS[profile.name] for profile in CONTAINER_PROFILES if profile.kind == "linux")
 
 
 def lay_switch(cables: Cables) -> None:
@@ -165,6 +167,7 @@ class LinuxHost:
     def start(self) -> None:
         """Lay the cable, start the runtime, give it the first image, then wish kubelet and proxy to run."""
         self.cable.lay()
+        remains.keep_kernel_settings()
         remains.make_cgroup(self.kubelet.cgroup)
         self._write_files()
         runtime, *others = self.specs()
@@ -254,10 +257,9 @@ def hosts_of(
 ) -> tuple[Host, ...]:
     """One host per profile; its position among `CONTAINER_PROFILES` gives the addresses."""
     pki, control = Pki(layout.pki), Control(layout)
-    positions: Mapping[str, int] = {profile.name: k for k, profile in enumerate(CONTAINER_PROFILES, start=1)}
 
     def host(profile: HostProfile) -> Host:
-        cable = Cable(cables, profile.name, positions[profile.name])
+        cable = cable_of(cables, profile.name)
         if profile.kind == "linux":
             return LinuxHost(profile, cable, control, pki, assets, plugins)
         return MacHost(profile, cable, control, pki.kubeconfig("bootstrap"))
@@ -265,10 +267,9 @@ def hosts_of(
     return tuple(host(profile) for profile in profiles)
 
 
-def cable_of(cables: Cables, name: str) -> Cable | None:
-    """The cable of the host of that name; None if there can be no such host."""
-    positions = (k for k, profile in enumerate(CONTAINER_PROFILES, start=1) if profile.name == name)
-    return next((Cable(cables, name, k) for k in positions), None)
+def cable_of(cables: Cables, name: str) -> Cable:
+    """The cable of the host of that name."""
+    return Cable(cables, name, _POSITIONS[name])
 
 
 def remove(layout: Layout, cables: Cables) -> None:
@@ -280,6 +281,8 @@ def remove(layout: Layout, cables: Cables) -> None:
     remains.remove_shim_sockets(addresses)
     remains.unmount_all(layout.root)
     wires.lay(wires.removal_commands(cables, wires.devices_now(), wires.namespaces_now()))
+    if not wires.switches(wires.devices_now()):
+        remains.restore_kernel_settings()
 
 
 def unproxied(specs: Iterable[ProcessSpec]) -> tuple[ProcessSpec, ...]:

@@ -32,9 +32,10 @@ def specs(
     address = address_range.control_plane
     server = cables.server if cables else address
     api = (server, API_PORT)
+    served = apiserver_flags(pki, server, store=address, is_routed=cables is not None)
     plan = (
         ("etcd", etcd_flags(pki, address, data), 0, None),
-        ("kube-apiserver", apiserver_flags(pki, server, store=address, is_routed=cables is not None), 1, (address, ETCD_PORT)),
+        ("kube-apiserver", served, 1, (address, ETCD_PORT)),
         ("kube-controller-manager", controller_flags(pki, address), 2, api),
         ("kube-scheduler", scheduler_flags(pki, address), 2, api),
     )

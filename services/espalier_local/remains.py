@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -12,10 +13,18 @@ from pathlib import Path
 from espalier_kit.errors import Permanent
 from espalier_local.cables import run
 from espalier_local.containerd import SHIM_SOCKETS
+from espalier_local.files import write_atomically
 
 PROC_MOUNTS = Path("/proc/self/mounts")
 CNI_RESULTS = Path("/var/lib/cni/results")
 LOG_LINKS = Path("/var/log/containers")
+KERNEL_SETTINGS = Path("/run/espalier-kernel-settings.json")
+"""What the settings were before the first kubelet of this machine; a restart undoes them and this file alike."""
+_SYSCTL = Path("/proc/sys")
+_KUBELET_SETS = (
+    "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)  # fmt: skip
 _PATIENCE_S = 10.0
 _LOOK_S = 0.05
 
@@ -25,6 +34,11 @@ def cgroup_roots(mounts: str) -> list[Path]:
     found = [line.split() for line in mounts.splitlines()]
     each = [Path(words[1]) for words in found if words[2] == "cgroup"]
     return each or [Path(words[1]) for words in found if words[2] == "cgroup2"]
+
+
+def all_cgroup_roots(mounts: str) -> list[Path]:
+    """Also the one without resources that a hybrid machine has beside them: a runtime makes groups there, too."""
+    return [Path(words[1]) for words in map(str.split, mounts.splitlines()) if words[2] in ("cgroup", "cgroup2")]
 
 
 def mounts_under(mounts: str, root: Path) -> list[Path]:
@@ -42,7 +56,8 @@ def make_cgroup(name: str) -> None:
 def remove_cgroups(prefix: str) -> None:
     """End what still runs in groups whose name begins so, and remove them; raises `Permanent` when one stays."""
     deadline = time.monotonic() + _PATIENCE_S
-    while left := [group for root in cgroup_roots(PROC_MOUNTS.read_text()) for group in root.glob(f"{prefix}*")]:
+    roots = all_cgroup_roots(PROC_MOUNTS.read_text())
+    while left := [group for root in roots for group in root.glob(f"{prefix}*")]:
         if time.monotonic() > deadline:
             raise Permanent(f"control group {left[0]} cannot be removed", reason="CleanupFailed")
         for group in left:
@@ -87,3 +102,19 @@ def remove_shim_sockets(addresses: Iterable[str]) -> None:
         socket = Path(address.strip().removeprefix("unix://"))
         if socket.parent == SHIM_SOCKETS:
             socket.unlink(missing_ok=True)
+
+
+def keep_kernel_settings() -> None:
+    """Note what a kubelet is about to change for the whole machine, unless it is noted."""
+    if not KERNEL_SETTINGS.exists():
+        now = {name: (_SYSCTL / name).read_text().strip() for name in _KUBELET_SETS if (_SYSCTL / name).exists()}
+        write_atomically(KERNEL_SETTINGS, json.dumps(now))
+
+
+def restore_kernel_settings() -> None:
+    """Put them back; for the last cluster of the machine to call."""
+    with contextlib.suppress(FileNotFoundError):
+        for name, value in json.loads(KERNEL_SETTINGS.read_text()).items():
+            with contextlib.suppress(OSError):
+                (_SYSCTL / name).write_text(value)
+        KERNEL_SETTINGS.unlink()
