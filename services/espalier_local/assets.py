@@ -80,6 +80,7 @@ FAMILIES = (
 )
 LINUX_FAMILIES = (
     Family("kubernetes", {name: name for name in ("kubelet", "kube-proxy")}, _KUBERNETES_STAMPS, part="node"),
+    Family("coredns", {"coredns": "coredns"}),
     Family("tiny", {"tiny": "tiny"}),
 )
 """What only real Linux nodes need."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from espalier_kit.errors import EspalierError, Misconfigured, NotFound, Permanent
 from espalier_kube.cluster import NODE
-from espalier_local import api, bootstrap, containers, machine, pki, record
+from espalier_local import api, bootstrap, containers, dns, machine, pki, record
 from espalier_local.addresses import API_PORT, Range, port_blocker
 from espalier_local.assets import FAMILIES, LINUX_FAMILIES, Assets
 from espalier_local.assets import ensure as ensure_assets
@@ -78,7 +78,7 @@ class Status:
 
 def is_node(process: str) -> bool:
     """Whether that process is a node. A node's helpers have its name, a dot and their own."""
-    return process not in COMPONENTS and "." not in process
+    return process not in (*COMPONENTS, dns.DNS) and "." not in process
 
 
 def up(
@@ -210,6 +210,8 @@ def _start(
         control.put(containers.unproxied(planned) if cables else planned)
         _wait_until_ready(control, claimed.server, keys)
         api.apply(layout.kubeconfig, bootstrap.objects(*keys.bootstrap_token))
+    if cables:
+        containers.start_dns(control, keys, assets, cables)
     hosts = (
         containers.hosts_of(layout, cables, profiles, assets, machine.demand(machine.look()))
         if cables else hosts_of(layout, address_range, profiles)

@@ -17,8 +17,8 @@ import yaml
 
 from espalier_kit.certificates import KeyPair, issue
 from espalier_kit.errors import Permanent, Retryable
+from espalier_local import api, dns, remains
 from espalier_local import cables as wires
-from espalier_local import remains
 from espalier_local.addresses import API_PORT, Cables, Range
 from espalier_local.assets import Assets
 from espalier_local.containerd import ContainerdPlan, containerd_config, ctr, network_config
@@ -48,6 +48,14 @@ def linux_positions() -> tuple[int, ...]:
 def lay_switch(cables: Cables) -> None:
     """The switch with the API server's address: before the control plane, which listens there."""
     wires.lay(wires.switch_commands(cables, linux_positions()))
+
+
+def start_dns(control: Control, pki: Pki, assets: Assets, cables: Cables) -> None:
+    """The names of Services, for pods on Linux hosts."""
+    file = control.layout.root / "Corefile"
+    write_atomically(file, dns.corefile(cables, pki.kubeconfig("coredns")))
+    control.put(unproxied([dns.spec(assets, pki, cables, file)]))
+    api.apply(control.layout.kubeconfig, dns.objects(cables))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier_local.dns import DNS_SERVICE, DOMAIN
+
 LEASE_DURATION_S = 8
 """A kubelet renews after a quarter of it."""
 
@@ -69,6 +71,8 @@ def kubelet_config(plan: KubeletPlan) -> dict[str, Any]:
         "podLogsDir": str(plan.directory / "pod-logs"),
         "volumePluginDir": str(plan.directory / "volume-plugins"),
         "resolvConf": str(plan.directory / "resolv.conf"),
+        "clusterDNS": [DNS_SERVICE],
+        "clusterDomain": DOMAIN,
         "shutdownGracePeriod": "0s",
     }
 

@@ -88,3 +88,9 @@ def _controllers() -> set[str]:
     if len(roots) == 1 and (roots[0] / "cgroup.controllers").exists():
         return set((roots[0] / "cgroup.controllers").read_text().split())
     return {name for root in roots for name in root.name.split(",")}
+
+
+if __name__ == "__main__":
+    sentence = problem(look())
+    sys.stdout.write(f"{sentence}\n" if sentence else "")
+    sys.exit(bool(sentence))

@@ -16,6 +16,7 @@ from espalier_kit.certificates import KeyPair, issue, make_authority
 
 SERVICE_RANGE = "10.0.0.0/24"
 _FIRST_SERVICE = "10.0.0.1"
+DNS_USER = "espalier:coredns"
 BOOTSTRAP_GROUP = "system:bootstrappers:espalier"
 _SERVER_NAMES = (
     "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost",
@@ -38,7 +39,7 @@ class Pki:
         return str(self.directory / f"{name}.key")
 
     def kubeconfig(self, name: str) -> Path:
-        """Path of a kubeconfig: admin, controller-manager, scheduler, kube-proxy or bootstrap."""
+        """Path of a kubeconfig: admin, controller-manager, scheduler, kube-proxy, coredns or bootstrap."""
         return self.directory / f"{name}.kubeconfig"
 
     @property
@@ -74,6 +75,7 @@ def _make(pki: Pki, addresses: tuple[str, ...], server: str, now: datetime) -> N
         ("controller-manager", "system:kube-controller-manager", ""),
         ("scheduler", "system:kube-scheduler", ""),
         ("kube-proxy", "system:kube-proxy", ""),
+        ("coredns", DNS_USER, ""),
     ):
         pair = issue(authority, user, now, organisations=[organisation] if organisation else [], is_client=True)
         _write(pki.kubeconfig(name), _kubeconfig(server, authority, user, certificate_user(pair)))

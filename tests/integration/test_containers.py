@@ -207,6 +207,8 @@ def test_pods_reach_services_and_macs(lab: Cluster) -> None:
             me = socket.gethostname()
             for url, expected in (
                 (f"http://{cluster_ip(lab, 'web')}/", "web"),
+                ("http://web.default.svc.cluster.local/", "web"),
+                ("http://mac/", me),
                 (f"http://{mac}:8099/", me),
                 (f"http://{cluster_ip(lab, 'mac')}/", me),
             ):
