@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier_api.names import NODE_KIND
 from espalier_local.dns import DNS_SERVICE, DOMAIN
 
 LEASE_DURATION_S = 8
@@ -87,6 +88,7 @@ def kubelet_flags(plan: KubeletPlan, bootstrap_kubeconfig: Path) -> tuple[str, .
         f"--root-dir={plan.directory / 'root'}",
         f"--hostname-override={plan.name}",
         f"--node-ip={plan.address}",
+        f"--node-labels={NODE_KIND}=linux",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import time
@@ -134,6 +135,7 @@ def ready(lab: Cluster) -> frozenset[str]:
 
 
 def test_one_containerd_node_and_two_macs(lab: Cluster) -> None:
+    """The runtime of each, and no address of loopback among theirs."""
     nodes = {node["metadata"]["name"]: node["status"] for node in list_all(lab.kubeconfig, NODE)}
     runtimes = {name: found["nodeInfo"]["containerRuntimeVersion"].split(":")[0] for name, found in nodes.items()}
     assert runtimes == {"linux-1": "containerd", "mac-studio-1": "process", "mac-studio-2": "process"}
@@ -224,6 +226,25 @@ def test_a_pulled_plug_is_noticed_and_mended(lab: Cluster, node: str) -> None:
     eventually(lambda: node not in ready(lab), "noticed")
     assert CliRunner().invoke(app, ["mend", node, "--name", lab.name]).exit_code == 0
     eventually(lambda: node in ready(lab), "Ready again")
+
+
+def test_pods_outlive_everything_that_manages_them(lab: Cluster, places: Places) -> None:
+    """The supervisor, the runtime, the kubelet and the proxy die at once; the next `up` finds the pods as they were."""
+    query = ("get", "pod", "first", "--output=jsonpath={.status.containerStatuses[0]['containerID','restartCount']}")
+    first = kubectl(lab, *query)
+    states = {process.name: process for process in status(lab.name, places).processes}
+    pids = {name: states[name].pid for name in ("linux-1.containerd", "linux-1", "linux-1.kube-proxy")}
+    os.kill(int(lab.control.layout.supervisor_pid.read_text()), signal.SIGKILL)
+    for pid in pids.values():
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    up(lab.name, places, Silent(), profiles=container_profiles(1), kind="container")
+    eventually(lambda: "linux-1" in ready(lab), "Ready")
+    url = f"http://{cluster_ip(lab, 'web')}/"
+    eventually(lambda: answers(lab, "client", url, "web"), "answering again")
+    assert kubectl(lab, *query) == first
+    again = {process.name: process.pid for process in status(lab.name, places).processes}
+    assert all(again[name] not in (None, pid) for name, pid in pids.items())
 
 
 def test_a_second_up_finds_the_same_processes(lab: Cluster, places: Places) -> None:

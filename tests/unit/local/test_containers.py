@@ -22,7 +22,7 @@ from espalier_local.containers import Cable, LinuxHost, MacHost, hosts_of, unpro
 from espalier_local.controlplane import COMPONENTS, specs
 from espalier_local.hosts import container_profiles
 from espalier_local.images import TINY_IMAGE, archive
-from espalier_local.kubelet import kubelet_config
+from espalier_local.kubelet import kubelet_config, kubelet_flags
 from espalier_local.layout import Layout
 from espalier_local.machine import Machine, demand, problem
 from espalier_local.pki import Pki
@@ -77,6 +77,13 @@ def test_the_kubelet_has_a_cgroup_and_an_address_of_its_own(linux: LinuxHost) ->
     # Below the API server's 12 s grace, a quarter of it is when the Lease is renewed.
     assert config["nodeLeaseDurationSeconds"] == 8
     assert config["authentication"]["anonymous"] == {"enabled": False}
+
+
+def test_the_kubelet_joins_by_bootstrap_as_a_linux_node(linux: LinuxHost, tmp_path: Path) -> None:
+    flags = kubelet_flags(linux.kubelet, tmp_path / "bootstrap.kubeconfig")
+    assert f"--bootstrap-kubeconfig={tmp_path / 'bootstrap.kubeconfig'}" in flags
+    assert f"--node-ip={CABLES.host(1)}" in flags
+    assert "--node-labels=espalier.dev/node-kind=linux" in flags
 
 
 def test_every_process_of_a_linux_host_runs_on_its_network_without_proxies(linux: LinuxHost) -> None:
