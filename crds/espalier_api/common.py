@@ -77,7 +77,7 @@ class Source(Model):
     uri: str = Field(
         min_length=1,
         max_length=512,
-        pattern=r"^(artifact://[A-Za-z0-9._-]+|configmap://[a-z0-9.-]+/[A-Za-z0-9._-]+)$",
+        pattern=r"^(artifact://[0-9a-f]{64}|configmap://[a-z0-9.-]+/[A-Za-z0-9._-]+)$",
         description="`artifact://<sha256>` as `espalier push` printed it, or `configmap://name/key` of this namespace.",
         json_schema_extra={
             SAYS: "a source is artifact://<sha256> as `espalier push PATH` prints it, or configmap://name/key"
@@ -101,6 +101,13 @@ class EnvVar(Model):
         json_schema_extra={SAYS: "an environment variable's name is letters, digits and _, and starts with no digit"},
     )
     value: str = Field(default="", max_length=4096)
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            rule="!self.name.startsWith('ESPALIER_')",
+            message="variables that start with ESPALIER_ are the programs' own settings: choose another name",
+        ),
+    )
 
 
 class Toleration(Model):

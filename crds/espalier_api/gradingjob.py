@@ -21,6 +21,9 @@ from espalier_api.common import (
 from espalier_api.meta import Model, ObjectMeta
 from espalier_api.modelserver import ModelServerSpec
 
+_MAX_TOKENS = "Bound of one answer; a bundle whose longest verdict needs more is rejected."
+_TEMPERATURE = "0 always takes the likeliest token."
+
 
 class ModelRef(Model):
     """Where a judge's model is: an existing server, a template of one for the life of the job, or any endpoint."""
@@ -35,9 +38,9 @@ class ModelRef(Model):
     model: str | None = Field(
         default=None, max_length=253, description="Which of the server's models; default its first."
     )
-    max_tokens: int = Field(default=800, ge=16, le=8192)
-    temperature: float = Field(default=0.1, ge=0, le=2)
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    max_tokens: int = Field(default=800, ge=16, le=8192, description=_MAX_TOKENS)
+    temperature: float = Field(default=0.1, ge=0, le=2, description=_TEMPERATURE)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Sent with every call, for answers that repeat.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -48,14 +51,22 @@ class ModelRef(Model):
             rule="!has(self.template) || self.template.replicas > 0",
             message="a template with replicas 0 never answers: set template.replicas to 1 or more",
         ),
+        Rule(
+            rule="!has(self.model) || !has(self.endpoint)",
+            message="an endpoint's model stands in endpoint.model: remove model",
+        ),
+        Rule(
+            rule="!has(self.model) || !has(self.template) || self.template.models.exists(m, m.name == self.model)",
+            message="model names none of template.models",
+        ),
     )
 
 
 class FeedbackModelRef(ModelRef):
     """The feedback judge: longer answers, a little warmer (the seed's 1200 tokens at 0.3)."""
 
-    max_tokens: int = Field(default=1200, ge=16, le=8192)
-    temperature: float = Field(default=0.3, ge=0, le=2)
+    max_tokens: int = Field(default=1200, ge=16, le=8192, description=_MAX_TOKENS)
+    temperature: float = Field(default=0.3, ge=0, le=2, description=_TEMPERATURE)
 
 
 class Models(Model):
@@ -77,8 +88,17 @@ class Execution(Model):
     kernel_timeout_seconds: int = Field(
         default=60, ge=1, le=600, description="Limit of one notebook's execution, in seconds, from its first cell on."
     )
-    memory: Quantity = "1Gi"
+    memory: Quantity = Field(default="1Gi", description="Data that one process of a submission may hold.")
     network: Literal["none"] = "none"
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            rule="!has(self.memory) || !isQuantity(self.memory)"
+            " || (quantity(self.memory).compareTo(quantity('128Mi')) >= 0"
+            " && quantity(self.memory).compareTo(quantity('1Ti')) <= 0)",
+            message="execution.memory must be between 128Mi, which a kernel needs to start, and 1Ti",
+        ),
+    )
 
 
 class PerformanceTargets(Model):
@@ -101,6 +121,14 @@ class Performance(Model):
     targets: PerformanceTargets = PerformanceTargets()
 
 
+def _settled(field: str) -> Rule:
+    """`runPolicy.{field}` is handed over with the tasks."""
+    return Rule(
+        rule=f"self.runPolicy.{field} == oldSelf.runPolicy.{field}",
+        message=f"spec.runPolicy.{field} cannot change after creation: apply a new GradingJob",
+    )
+
+
 _IMMUTABLE = ("assignment", "submissions", "models", "scale", "execution")
 
 
@@ -120,6 +148,7 @@ class GradingJobSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *(immutable(field, instead="apply a new GradingJob") for field in _IMMUTABLE),
+        *(_settled(field) for field in ("retries", "taskTimeoutSeconds")),
         Rule(
             rule="!(has(oldSelf.runPolicy) && oldSelf.runPolicy.cancel)"
             " || (has(self.runPolicy) && self.runPolicy.cancel)",

@@ -26,8 +26,8 @@ _TABLE = (
     ),
     Reason(
         "BundleRejected",
-        "The assignment bundle contradicts itself; the message lists every finding.",
-        "Mend the bundle, push it again, apply a new GradingJob.",
+        "The assignment bundle contradicts itself, or the submissions' archive does; the message lists every finding.",
+        "Mend what the message names, push it again, apply a new GradingJob.",
     ),
     Reason(
         "SourceNotFound",
@@ -38,6 +38,11 @@ _TABLE = (
         "ModelServerNotFound",
         "The named ModelServer does not exist in this namespace.",
         "Create it, or correct models.*.modelServer.",
+    ),
+    Reason(
+        "ModelNotFound",
+        "The named ModelServer does not serve the model that the spec names.",
+        "Apply a new GradingJob with one of the models that the message lists.",
     ),
     Reason(
         "SecretNotFound",

@@ -200,7 +200,10 @@ class Observer:
             return JudgeFacts(role, ServerFacts(name, is_ours=ref.template is not None)), (
                 missing if ref.model_server else None
             )
-        return JudgeFacts(role, await self._server(job, role, ref, obj)), None
+        served = [model.name for model in reading.model_server(obj).spec.models]
+        said = f"models.{role}.model: ModelServer {name} serves {', '.join(served)}, not {ref.model}"
+        problem = Problem("ModelNotFound", said) if ref.model and ref.model not in served else None
+        return JudgeFacts(role, await self._server(job, role, ref, obj)), problem
 
     async def _server(self, job: GradingJob, role: str, ref: ModelRef, obj: Object) -> ServerFacts:
         server, now = reading.model_server(obj), self._clock.now()

@@ -9,6 +9,7 @@ from espalier_api.gradingjob import GradingJob
 from espalier_api.meta import is_true
 from espalier_api.modelserver import ModelServer
 from espalier_api.names import METAL, NODE_KIND, OWNER_KIND, OWNER_NAME, SIMULATED
+from espalier_kit.errors import EXIT_STOPPED
 from espalier_kube.cluster import Object
 from espalier_kube.objects import condition, has_condition, label_value, parse_time
 from espalier_operator.plan.conditions import TERMINAL
@@ -50,11 +51,13 @@ def worker(job: Object) -> WorkerFacts:
 
 
 def lost_pod(pod: Object) -> LostPod | None:
-    """A worker pod that failed, and why; None for others."""
+    """A worker pod that failed, and why; None for others, also for one that was asked to stop and left in order."""
     status = pod.get("status") or {}
     if status.get("phase") != "Failed":
         return None
     ended = [s["state"]["terminated"] for s in status.get("containerStatuses") or () if "terminated" in s["state"]]
+    if pod["metadata"].get("deletionTimestamp") and {t.get("exitCode") for t in ended} == {EXIT_STOPPED}:
+        return None
     codes = [f"{t.get('reason') or 'exit'} {t.get('exitCode')}" for t in ended if t.get("exitCode")]
     why = ", ".join(codes) or status.get("reason") or status.get("message") or "phase Failed"
     return LostPod(pod["metadata"]["uid"], pod["metadata"]["name"], why)

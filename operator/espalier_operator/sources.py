@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from espalier_api.common import Source
@@ -14,7 +13,6 @@ from espalier_kube.cluster import CONFIG_MAP, Cluster
 from espalier_kube.objects import config_map_bytes
 from espalier_operator.plan.facts import Problem, SourceFacts
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _CONFIG_MAP = "configmap://"
 
 
@@ -52,11 +50,7 @@ class SourceResolver:
 
     async def _find(self, namespace: str, field: str, source: Source) -> str | Problem:
         if source.uri.startswith(SCHEME):
-            digest = source.uri.removeprefix(SCHEME)
-            if not _DIGEST.fullmatch(digest):
-                said = f"spec.{field}: {source.uri} is no artifact address; use the one that `espalier push` printed"
-                return Problem("SourceNotFound", said)
-            return _verified(field, source, digest)
+            return _verified(field, source, source.uri.removeprefix(SCHEME))
         return await self._from_config_map(namespace, field, source)
 
     async def _from_config_map(self, namespace: str, field: str, source: Source) -> str | Problem:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,7 +30,7 @@ from espalier_kube.cluster import GRADING_JOB, Cluster, Object
 from espalier_local import cluster as local
 from espalier_local import release
 from espalier_local.layout import Layout
-from espalier_local.places import default_name, places_from
+from espalier_local.places import Places, checked_name, default_name, places_from
 from espalier_local.progress import Terminal
 
 JOB = "ps1"
@@ -39,9 +41,12 @@ _GRADED_SECONDS = 900.0
 _LOOK_SECONDS = 0.2
 
 
-def demo() -> None:
+def demo(
+    name: Annotated[str, typer.Option("--name", help="Cluster name; the default comes from the checkout's path.")] = "",
+) -> None:
     """Start a local cluster, grade nbgrader's example course on it, show and check the result. The cluster stays up."""
-    run(_demo())
+    places = places_from(os.environ)
+    run(_demo(places, checked_name(name or default_name(places.checkout))))
 
 
 def problems(rows: Sequence[Row], report: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
@@ -72,9 +77,7 @@ def shortened(reason: str) -> str:
     return f"{first} (and {len(rest)} more)" if rest else first
 
 
-async def _demo() -> None:
-    places = places_from(os.environ)
-    name = default_name(places.checkout)
+async def _demo(places: Places, name: str) -> None:
     steps = Terminal(notes)
     bundle, submissions = course.bundle(), course.submissions()
     cluster = await asyncio.to_thread(local.up, name, places, steps)
@@ -142,18 +145,20 @@ def _show(job: Object, target: Path, cluster: local.Cluster) -> None:
     if wrong := problems(rows, report, status):
         raise Permanent("the demo's result is not what it must be: " + "; ".join(wrong))
     out.print("checked: tests are nbgrader's own numbers, the blank one has 0 points, both judges gave JSON")
-    out.print(_LAST_WORDS.format(kubeconfig=cluster.kubeconfig, kubectl=cluster.assets["kubectl"], job=JOB))
+    program = os.path.relpath(Path(sys.executable).with_name("espalier"))
+    words = {"espalier": program, "kubeconfig": cluster.kubeconfig, "kubectl": cluster.assets["kubectl"]}
+    out.print(escape(_LAST_WORDS.format(job=JOB, name=cluster.name, **words)), soft_wrap=True)
 
 
 _LAST_WORDS = """
 The Macs are simulated on this machine, and the model is small (135M): the figures show the path, not the speed.
 Look around:
-  export KUBECONFIG={kubeconfig}
+  export KUBECONFIG={kubeconfig} ESPALIER_KUBECONFIG={kubeconfig}
   {kubectl} describe gradingjob {job}
-  espalier report gj/{job}
-  espalier local status
+  {espalier} report gj/{job}
+  {espalier} local status --name {name}
 Stop it all:
-  espalier local down"""
+  {espalier} local down --name {name}"""
 
 
 def _kubectl(cluster: local.Cluster, *arguments: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from espalier_coordinator.wire import hello_from_wire, leases_from_wire, report_
 from espalier_kit.errors import EspalierError, Permanent, Retryable
 from espalier_rpc.server import abort, bearer_token
 from espalier_rpc.v1 import coordinator_pb2 as pb
+
+log = logging.getLogger(__name__)
 
 
 async def serve_session(
@@ -43,13 +46,25 @@ async def serve_session(
 async def _read(host: Host, identity: Identity, requests: AsyncIterator[pb.WorkerMessage], outbox: Outbox) -> None:
     try:
         async for message in requests:
-            _handle(host, identity, outbox.number, message)
+            if not _take(host, identity, outbox, message):
+                return
+    except (aio.AbortError, aio.AioRpcError, EOFError) as error:
+        log.info("stream ended", extra={"session": outbox.number, "error": str(error)})
+    finally:
+        outbox.close()
+
+
+def _take(host: Host, identity: Identity, outbox: Outbox, message: pb.WorkerMessage) -> bool:
+    """Whether to go on: a message that should not have been sent ends its session; a bug of ours, the program."""
+    try:
+        _handle(host, identity, outbox.number, message)
     except EspalierError as error:
         outbox.close(error)
     except Exception as error:
         host.fail(error)
-    finally:
-        outbox.close()
+    else:
+        return True
+    return False
 
 
 def _handle(host: Host, identity: Identity, session: int, message: pb.WorkerMessage) -> None:

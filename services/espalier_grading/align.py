@@ -13,6 +13,10 @@ from espalier_grading.model import Finding, RunCell
 MIN_SIMILARITY = 0.5
 """Below this ratio a cell without a grade_id between the right neighbours is not taken for the answer of another type.
 """
+MAX_COMPARED = 2000
+"""Characters of each text whose similarity is measured: the measure takes time by the square, and students write it."""
+MAX_CANDIDATES = 200
+"""Cells that are compared with one that lost its mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +119,17 @@ def _match_by_place(cell: Cell, release: Sequence[Cell], student: Sequence[Cell]
         i
         for i in range(low + 1, high)
         if matching.is_free(i) and student[i].key.startswith("#") and student[i].source.strip()
-    ]
-    ratios = {i: difflib.SequenceMatcher(None, cell.source, student[i].source).ratio() for i in free}
+    ][:MAX_CANDIDATES]
+    ratios = {i: _similarity(cell.source, student[i].source) for i in free}
     fitting = [i for i in free if student[i].type == cell.type or ratios[i] >= MIN_SIMILARITY]
     if not fitting:
         return False
     matching.add(cell.key, max(fitting, key=lambda i: (student[i].type == cell.type, ratios[i], -i)))
     return True
+
+
+def _similarity(ours: str, theirs: str) -> float:
+    return difflib.SequenceMatcher(None, ours[:MAX_COMPARED], theirs[:MAX_COMPARED]).ratio()
 
 
 def _neighbours(cell: Cell, release: Sequence[Cell], *, matching: _Matching, end: int) -> tuple[int, int]:

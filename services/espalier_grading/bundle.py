@@ -250,12 +250,12 @@ def _cell(index: int, cell: Any) -> Cell:
     meta = cell.get("metadata", {}).get("nbgrader", {})
     if not isinstance(meta, dict):
         meta = {}
-    key = str(meta.get("grade_id") or f"#{index}")
+    key = str(meta.get("grade_id") or f"#{index}").encode(errors="replace").decode()
     points = meta.get("points", 0)
     return Cell(
         key=key,
         type=cell.cell_type,
-        source=cell.source,
+        source=cell.source.encode(errors="replace").decode(),  # JSON may hold half characters; nothing else can
         role=_role(cell.cell_type, meta),
         points=float(points) if isinstance(points, int | float) else 0.0,
     )

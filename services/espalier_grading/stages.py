@@ -101,7 +101,9 @@ async def admit(task: Task, context: Context) -> Result:
     if findings := lint.lint_runs(solution, blank):
         raise bundles.rejected(findings)
     try:
-        folders = split_by_folder(await _source(context.artifacts, settings.submissions, "submissions"))
+        folders = await asyncio.to_thread(
+            split_by_folder, await _source(context.artifacts, settings.submissions, "submissions")
+        )
     except Permanent as error:
         if isinstance(error, EvaluatorFault):
             raise
@@ -125,7 +127,9 @@ async def intake(task: Task, context: Context) -> Result:
     started = _now()
     bundle = await _BUNDLES.get(context.artifacts, payload.settings.assignment)
     archive = await context.artifacts.get(payload.archive)
-    prepared = prepare(bundle, archive, pseudonym=payload.pseudonym, folder=payload.folder)
+    prepared = await asyncio.to_thread(
+        prepare, bundle, archive, pseudonym=payload.pseudonym, folder=payload.folder
+    )
     stored = await context.artifacts.put(prepared.model_dump_json().encode())
     return _result(Intake(prepared=stored, findings=prepared.findings[:50], started=started))
 

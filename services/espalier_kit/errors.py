@@ -43,5 +43,8 @@ class Misconfigured(Permanent):
     """A setting is missing or wrong; the message names it. Programs exit with `EXIT_MISCONFIGURED`."""
 
 
+EXIT_STOPPED = 143
+"""128 + SIGTERM: stopped from outside with work left. To a Job 0 would mean that this index is complete."""
+
 EXIT_MISCONFIGURED = 78
 """sysexits EX_CONFIG: a Job's podFailurePolicy fails the whole Job on it, since no retry helps."""

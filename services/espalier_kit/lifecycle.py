@@ -13,25 +13,25 @@ from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
 log = logging.getLogger(__name__)
 
 
-def run_program(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+def run_program(main: Callable[[asyncio.Event], Awaitable[int | None]]) -> int:
     """Run `main(stop)`; SIGTERM and SIGINT set `stop`, after which `main` drains and returns.
 
-    Returns 0 after a drain, 78 (EX_CONFIG) on `Misconfigured`, 1 on anything else; the error is one log line.
+    Returns what `main` returns (None is 0), 78 (EX_CONFIG) on `Misconfigured`, 1 on anything else; the error is one
+    log line.
     """
     try:
-        asyncio.run(_with_signals(main))
+        return asyncio.run(_with_signals(main)) or 0
     except Misconfigured as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
         return EXIT_MISCONFIGURED
     except Exception:
         log.exception("program failed")
         return 1
-    return 0
 
 
-async def _with_signals(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+async def _with_signals(main: Callable[[asyncio.Event], Awaitable[int | None]]) -> int | None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await main(stop)
+    return await main(stop)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from espalier_api.names import COMPONENT, MANAGED_BY, OWNER_KIND, OWNER_NAME
+from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED
 from espalier_kube.cluster import CONFIG_MAP, DEPLOYMENT, JOB, SECRET, SERVICE_ACCOUNT, Kind, Object
 
 UNPRIVILEGED = 65532
@@ -97,13 +98,14 @@ def deployment(meta: Object, *, replicas: int, selector: Mapping[str, str], temp
     return typed(DEPLOYMENT, meta, spec=spec)
 
 
-def indexed_job(meta: Object, *, replicas: int, suspend: bool, template: Object, config_exit_code: int) -> Object:
+def indexed_job(meta: Object, *, replicas: int, suspend: bool, template: Object) -> Object:
     """An Indexed Job of long-lived workers: a lost pod is replaced, disruptions cost nothing, bad settings end it."""
     spec = {
         "completionMode": "Indexed", "completions": replicas, "parallelism": replicas, "suspend": suspend,
         "backoffLimitPerIndex": 20, "maxFailedIndexes": replicas, "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": [
-            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [config_exit_code]}},
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [EXIT_MISCONFIGURED]}},
+            {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [EXIT_STOPPED]}},
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         ]},
         "template": template,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from espalier_kit import logs
 from espalier_kit.clock import SystemClock
-from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured, Retryable
+from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED, Misconfigured, Retryable
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
 from espalier_rpc.artifacts import HttpArtifacts, web_client
@@ -44,8 +44,11 @@ def main() -> int:
     return run_program(lambda stop: serve(settings, InstalledExecutors(), stop))
 
 
-async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Event) -> None:
-    """The whole program: returns once it is drained."""
+async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Event) -> int:
+    """The whole program: returns its exit code once it is drained.
+
+    A dedicated worker that is stopped before its coordinator dismissed it has not completed its index of the Job.
+    """
     metrics, clock = Metrics(), SystemClock()
     authority, name = read_authority(settings.ca_file), settings.coordinator_name
     token = partial(read_token, settings.token_file)
@@ -67,6 +70,7 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
         lag = health.LoopLag(clock, metrics)
         web = health.app(worker.facts, lag, metrics)
         await _until_first(worker.run(stop), lag.run(), health.serve(web, host=settings.host, port=settings.port))
+        return EXIT_STOPPED if settings.job_uid and not worker.is_dismissed else 0
 
 
 def read_authority(path: Path) -> str:

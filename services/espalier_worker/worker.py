@@ -64,6 +64,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._rng = random.Random()  # jitter only
         self._is_connected = False
+        self._is_dismissed = False
         self._tries = 0
         self._last_try = clock.monotonic()
 
@@ -87,6 +88,11 @@ class Worker:
             is_connected=self._is_connected, is_draining=self._leases.is_draining,
             since_last_try_s=self._clock.monotonic() - self._last_try, oldest_stray_s=self._runner.oldest_stray_s(),
         )
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether the coordinator said that there is no more work for it."""
+        return self._is_dismissed
 
     # ------------------------------------------------------------ the session's desk
     def hello(self) -> pb.WorkerMessage:
@@ -127,6 +133,7 @@ class Worker:
                 self._endpoints[message.context.job_uid] = endpoints_from_wire(message.context.endpoints)
             case "drain":
                 log.info("draining", extra={"reason": message.drain.reason})
+                self._is_dismissed = True
                 self._leases.drain()
         self._changed()
 

@@ -12,6 +12,8 @@ from tests.support import classroom
 from tests.support.jobs import grading_job
 from tests.support.waiting import condition, has, until, until_gone
 
+pytestmark = pytest.mark.timeout(900)
+
 SECONDS = 240
 
 

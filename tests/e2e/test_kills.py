@@ -11,6 +11,8 @@ from espalier_kube.cluster import NODE, POD
 from tests.support import classroom
 from tests.support.waiting import has, seen_events, until, until_event
 
+pytestmark = pytest.mark.timeout(900)
+
 STUDENTS = 5
 TOLD_WITHIN_S = 30
 
@@ -94,6 +96,21 @@ async def test_deleting_the_coordinators_pod_is_told_and_nothing_is_lost(platfor
         seen=before,
     )
     await _is_graded_once(platform, job)
+
+
+async def test_a_worker_that_is_told_to_stop_is_replaced(platform, namespace) -> None:
+    job = await platform.submit(namespace, "moved", students=_slow_class(), workers={"replicas": 2, "capacity": 1})
+    await platform.until(
+        job, lambda o: o.get("status", {}).get("tasks", {}).get("done", 0) >= 2, timeout_s=240, what="start"
+    )
+    workers = {"labels": "app.kubernetes.io/component=worker"}
+    before = {pod["metadata"]["name"] for pod in (await platform.cluster.list(POD, namespace, **workers)).items}
+    assert len(before) == 2
+    await platform.cluster.delete(POD, min(before), namespace)
+    await _is_graded_once(platform, job)
+    after = {pod["metadata"]["name"] for pod in (await platform.cluster.list(POD, namespace, **workers)).items}
+    assert len(after) == 2
+    assert min(before) not in after
 
 
 async def test_a_job_outlives_one_of_its_two_macs_and_says_so_for_ever(platform, namespace) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from espalier_kube.cluster import GRADING_JOB, JOB, MODEL_SERVER
 from espalier_kube.watch import follow
 from tests.support import classroom
 from tests.support.jobs import grading_job
 from tests.support.waiting import condition, has, until
+
+pytestmark = pytest.mark.timeout(900)
 
 MANY = 200
 WRITES_PER_JOB = 3

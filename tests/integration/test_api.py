@@ -109,6 +109,7 @@ def test_an_accepted_object_has_its_defaults(plane: ControlPlane, namespace: str
 
 BAD_JOBS = {
     "an address of another kind": ("assignment.uri", "https://somewhere/bundle.tar", "espalier push PATH"),
+    "an address that nobody printed": ("assignment.uri", "artifact://my-bundle", "espalier push PATH"),
     "a digest that is none": ("assignment.sha256", "abc", "64 lower-case hexadecimal digits"),
     "a model named twice": ("models.code.modelServer", "shared", "exactly one of modelServer, template or endpoint"),
     "a model not named": ("models.feedback.modelServer", REMOVED, "exactly one of modelServer, template or endpoint"),
@@ -123,6 +124,15 @@ BAD_JOBS = {
     "no points": ("scale.points", 0, "spec.scale.points"),
     "an unknown sandbox": ("execution.sandbox", "docker", 'supported values: "bubblewrap", "none"'),
     "a memory of words": ("execution.memory", "one gig", "write a Kubernetes quantity such as 500m, 2 or 2Gi"),
+    "a memory that starts no kernel": ("execution.memory", "16Mi", "must be between 128Mi"),
+    "a memory that no machine has": ("execution.memory", "9999E", "must be between 128Mi"),
+    "a model that the template lacks": ("models.code.model", "other", "model names none of template.models"),
+    "a second name for an endpoint's model": (
+        "models.code", {"endpoint": {"url": "http://x", "model": "m"}, "model": "other"}, "stands in endpoint.model",
+    ),
+    "a setting of the programs": (
+        "workers.pod.env", [{"name": "ESPALIER_WORKER_ID", "value": "x"}], "choose another name",
+    ),
     "a deadline of a day": ("runPolicy.taskTimeoutSeconds", 86400, "less than or equal to 3600"),
     "no worker": ("workers.replicas", 0, "greater than or equal to 1"),
     "a bad variable name": (
@@ -180,16 +190,18 @@ def test_a_bad_model_server_is_refused_with_what_to_change(plane: ControlPlane, 
         ("models", {"code": {"modelServer": "other"}}),
         ("scale", {"points": 40}),
         ("execution", {"kernelTimeoutSeconds": 61}),
+        ("runPolicy.retries", 1),
+        ("runPolicy.taskTimeoutSeconds", 60),
     ],
 )
 def test_what_decides_a_grade_cannot_change(plane: ControlPlane, namespace: str, field: str, value: Any) -> None:
     plane.apply(placed(JOB, namespace))
-    answer = patch(plane, namespace, "gj/class", {"spec": {field: value}})
+    answer = patch(plane, namespace, "gj/class", changed({}, f"spec.{field}", value))
     assert answer.code != 0
     assert f"spec.{field} cannot change after creation: apply a new GradingJob" in answer.text
 
 
-@pytest.mark.parametrize("policy", [{"suspend": True}, {"priority": 9}, {"retries": 1}, {"ttlSecondsAfterFinished": 5}])
+@pytest.mark.parametrize("policy", [{"suspend": True}, {"priority": 9}, {"ttlSecondsAfterFinished": 5}])
 def test_how_a_job_runs_can_change_on_the_fly(plane: ControlPlane, namespace: str, policy: dict[str, Any]) -> None:
     plane.apply(placed(JOB, namespace))
     answer = patch(plane, namespace, "gj/class", {"spec": {"runPolicy": policy, "workers": {"replicas": 2}}})

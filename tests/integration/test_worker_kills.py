@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from espalier_kit.digest import sha256
-from espalier_kit.errors import EspalierError, Forbidden, Retryable
+from espalier_kit.errors import EXIT_STOPPED, EspalierError, Forbidden, Retryable
 from espalier_kit.execution import TaskSpec
 from espalier_kit.retry import Backoff
 from espalier_rpc.artifacts import HttpArtifacts, web_client
@@ -178,9 +178,9 @@ async def test_coordinator_restart_alone_repeats_nothing(programs: Programs, tmp
 async def test_terminated_worker_drains_and_its_successor_goes_on(programs: Programs, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     await submit(programs, class_of(diary, seconds=0.1))
-    await programs.start_worker()
+    await programs.start_worker(job_uid="job-1")
     await until(programs, lambda job: job.counts.done >= 8)
-    assert await programs.kill("worker", signal.SIGTERM) == 0
+    assert await programs.kill("worker", signal.SIGTERM) == EXIT_STOPPED, "its index of the Job is not complete"
     await programs.start_worker()
     job = await until(programs, lambda job: job.is_final)
     assert (job.counts.done, job.tallies["ended"], job.lost_leases) == (TOTAL, TOTAL, 0)

@@ -57,6 +57,8 @@ def completed(view: JobView) -> Ending:
         return Ending("Failed", "ReportFailed", "the report task returned no report")
     counts = value.submissions
     said = f"{counts.graded} of {counts.total} submissions graded, {counts.needs_review} await review"
+    others = ((counts.not_gradable, "not gradable"), (counts.failed, "failed by a fault of the platform"))
+    said = ", ".join([said, *(f"{count} {what}" for count, what in others if count)])
     return Ending("Complete", "Finished", said, report=value)
 
 

@@ -69,7 +69,8 @@ def _stage(facts: GradingJobFacts) -> Stage:
         rejected = problem.reason == "SourceNotFound"
         return Stage("False", problem.reason, problem.message, is_rejected=rejected, recheck_s=RETRY_S)
     if facts.coordinator.view is None and (problem := facts.reference_problem) is not None:
-        return Stage("False", problem.reason, problem.message, recheck_s=RETRY_S)
+        rejected = problem.reason == "ModelNotFound"
+        return Stage("False", problem.reason, problem.message, is_rejected=rejected, recheck_s=RETRY_S)
     placement = place(
         contender(facts.job), has_some=any(s.exists and not s.is_going for s in own_servers(facts)),
         macs=facts.macs, holders=facts.holders, others=facts.contenders,

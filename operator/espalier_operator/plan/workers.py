@@ -6,7 +6,6 @@ from espalier_api.common import Workers
 from espalier_api.gradingjob import GradingJob
 from espalier_api.names import NODE_KIND
 from espalier_kit.digest import value_digest
-from espalier_kit.errors import EXIT_MISCONFIGURED
 from espalier_kube.cluster import JOB, Object
 from espalier_kube.objects import (
     container_security,
@@ -53,8 +52,7 @@ def worker_children(
     meta = metadata(name, namespace, labels=labels, annotations=annotations, owner=obj)
     template = with_overrides(_template(job, labels, settings), job.spec.workers.pod)
     made = indexed_job(
-        meta, replicas=job.spec.workers.replicas, suspend=suspend, template=template,
-        config_exit_code=EXIT_MISCONFIGURED,
+        meta, replicas=job.spec.workers.replicas, suspend=suspend, template=template
     )
     return (*children, made)
 
@@ -66,7 +64,7 @@ def worker_changes(
     namespace, replicas = job.metadata.namespace, job.spec.workers.replicas
     if live is None or (live.is_finished and (suspend or live.failure)):
         return (), ()
-    if live.is_finished:  # its workers were told to stop (a deleted pod exits 0), but there is work again
+    if live.is_finished:  # the coordinator dismissed its workers, but there is work again
         return (), (Deletion(JOB, live.name, namespace, live.uid),)
     if live.workers_hash != workers_hash(job.spec.workers):
         return (), (Deletion(JOB, live.name, namespace, live.uid),)

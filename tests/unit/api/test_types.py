@@ -16,8 +16,8 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 LATER = datetime(2026, 1, 5, 13, tzinfo=UTC)
 
 MINIMAL = {
-    "assignment": {"uri": "artifact://a"},
-    "submissions": {"uri": "artifact://b"},
+    "assignment": {"uri": "artifact://" + "a" * 64},
+    "submissions": {"uri": "artifact://" + "b" * 64},
     "models": {"code": {"modelServer": "m"}, "feedback": {"modelServer": "m"}},
 }
 

@@ -75,6 +75,12 @@ def test_cells_without_marks_are_found_by_content_and_place() -> None:
     assert "MatchedByPlace:n/f" in _kinds(aligned)
 
 
+def test_a_huge_cell_without_its_mark_is_compared_by_its_beginning() -> None:
+    huge = "".join(chr(0x4E00 + i * i % 997) for i in range(300_000))  # would take hours as a whole
+    aligned = align(NOTEBOOK, (LOCKED, _own("#1", f"def f():\n    return 1 # {huge}"), _own("#2", huge), TEST))
+    assert (aligned.answers["f"] or "").startswith("def f():")
+
+
 def test_a_task_is_answered_in_the_cells_after_it() -> None:
     own = (_own("#6", "first", "markdown"), _own("#7", "1 + 1"))
     aligned = align(NOTEBOOK, (*RELEASE, *own))

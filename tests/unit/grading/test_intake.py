@@ -49,6 +49,13 @@ def test_a_submission_that_is_no_tar_is_not_gradable() -> None:
         prepare(BUNDLE, b"zip", pseudonym="s-1", folder="x")
 
 
+def test_half_characters_in_a_notebook_are_replaced() -> None:
+    good = classroom.notebook(classroom.GOOD_CODE, "because HALF").replace(b"HALF", b"\\ud800")
+    prepared = _prepare({"squares.ipynb": good})
+    assert prepared.answers[1].text == "because ?"
+    assert prepared.model_dump_json()
+
+
 def test_the_shallowest_notebook_of_that_name_counts() -> None:
     good = classroom.notebook(classroom.GOOD_CODE, "because")
     prepared = _prepare({"old/deep/squares.ipynb": b"broken", "ps/squares.ipynb": good})

@@ -72,7 +72,8 @@ def test_the_worker_job_replaces_lost_pods_and_ends_on_bad_settings() -> None:
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
     assert spec["podReplacementPolicy"] == "Failed"
     assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [78]
-    assert spec["podFailurePolicy"]["rules"][1]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert spec["podFailurePolicy"]["rules"][1]["onExitCodes"]["values"] == [143]
+    assert spec["podFailurePolicy"]["rules"][2]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     assert spec["template"]["spec"]["nodeSelector"] == {"espalier.dev/node-kind": "linux"}
 
 

@@ -44,12 +44,6 @@ async def test_other_content_than_promised_is_refused() -> None:
     assert f"has sha256 {DIGEST}" in await message(world, "Accepted")
 
 
-async def test_no_address_of_ours_is_told_what_to_run() -> None:
-    world = await World().begin()
-    await world.create(grading_job(assignment={"uri": "artifact://my-bundle"}))
-    assert "espalier push" in await message(world, "Accepted")
-
-
 async def test_a_missing_model_server_is_waited_for() -> None:
     world = await World().begin()
     await world.create(grading_job(models={"code": {"modelServer": "qwen"}, "feedback": JUDGE}))
@@ -57,6 +51,15 @@ async def test_a_missing_model_server_is_waited_for() -> None:
     await world.create(typed(MODEL_SERVER, metadata("qwen", NAMESPACE), spec={"models": [MODEL]}))
     assert (await world.job())["status"]["phase"] == "Admitting"
     assert sorted(await world.names(MODEL_SERVER)) == ["qwen", "week-1-feedback"]
+
+
+async def test_a_model_that_the_server_does_not_serve_is_refused_before_it_fails_over() -> None:
+    world = await World().begin()
+    await world.create(typed(MODEL_SERVER, metadata("qwen", NAMESPACE), spec={"models": [MODEL]}))
+    await world.create(grading_job(models={"code": {"modelServer": "qwen", "model": "qwen3"}, "feedback": JUDGE}))
+    assert conditions(await world.job())["Accepted"] == ("False", "ModelNotFound")
+    assert "ModelServer qwen serves tiny, not qwen3" in await message(world, "Accepted")
+    assert not world.coordinator.requests
 
 
 async def test_an_endpoint_waits_for_its_secret_and_sends_its_key_along() -> None:
