@@ -51,7 +51,8 @@ def claim(clusters: Path, name: str, kind: Kind = "process") -> Record:
         if existing := read(layout):
             if existing.kind != kind:
                 raise Misconfigured(
-                    f"cluster {name} has {existing.kind} nodes; take it down first: espalier local down --name {name}"
+                    f"cluster {name} has {existing.kind} nodes: say --nodes {existing.kind},"
+                    f" or take it down first: espalier local down --name {name}"
                 )
             return existing
         others = (read(Layout(path)) for path in clusters.iterdir() if path.is_dir())

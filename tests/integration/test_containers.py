@@ -252,7 +252,7 @@ def test_a_second_up_finds_the_same_processes(lab: Cluster, places: Places) -> N
     again = up(lab.name, places, Silent(), profiles=container_profiles(1), kind="container")
     assert not again.is_new
     assert {process.name: process.pid for process in status(lab.name, places).processes} == first
-    with pytest.raises(Misconfigured, match="has container nodes; take it down first"):
+    with pytest.raises(Misconfigured, match="has container nodes: say --nodes container"):
         up(lab.name, places, Silent())
 
 
