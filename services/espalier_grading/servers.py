@@ -76,8 +76,8 @@ class Servers:
             if any(e.ready for e in own):
                 return
             has_other = any(e.ready for e in endpoints)
-            if has_other and (waited >= OWN_PATIENCE_SECONDS or any(e.url in self._seen for e in own)):
-                return
+            if has_other and (waited >= OWN_PATIENCE_SECONDS or not own or any(e.url in self._seen for e in own)):
+                return  # a job starts once both judges have servers: one without any has lost them
             if self._clock.monotonic() + _POLL_SECONDS >= began + (end - began) * FIRST_SHARE:
                 return
             await self._clock.sleep(_POLL_SECONDS)

@@ -127,9 +127,7 @@ async def intake(task: Task, context: Context) -> Result:
     started = _now()
     bundle = await _BUNDLES.get(context.artifacts, payload.settings.assignment)
     archive = await context.artifacts.get(payload.archive)
-    prepared = await asyncio.to_thread(
-        prepare, bundle, archive, pseudonym=payload.pseudonym, folder=payload.folder
-    )
+    prepared = await asyncio.to_thread(prepare, bundle, archive, pseudonym=payload.pseudonym, folder=payload.folder)
     stored = await context.artifacts.put(prepared.model_dump_json().encode())
     return _result(Intake(prepared=stored, findings=prepared.findings[:50], started=started))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from espalier_grading import bundle
 from espalier_grading.archive import write_tar
 from espalier_grading.intake import prepare
 from espalier_grading.judge import Question, ask_about
-from espalier_grading.servers import Reply, Servers, candidates
+from espalier_grading.servers import OWN_PATIENCE_SECONDS, Reply, Servers, candidates
 from espalier_kit.certificates import issue, make_authority
 from espalier_kit.clock import SystemClock
 from espalier_kit.execution import ModelEndpoint, PlatformFault
@@ -72,6 +73,14 @@ async def test_a_dead_server_is_replaced_and_fallbacks_come_last() -> None:
         )
     assert reply.is_failover
     assert reply.call.model == "ollama"
+
+
+async def test_a_judge_whose_server_was_deleted_is_not_waited_for() -> None:
+    async with serving(ScriptedServer("other")) as url:
+        began = time.monotonic()
+        reply = await _ask(endpoint("feedback", url))
+    assert reply.is_failover
+    assert time.monotonic() - began < OWN_PATIENCE_SECONDS / 2
 
 
 async def test_too_many_requests_is_waited_out_on_the_same_server() -> None:
