@@ -64,10 +64,13 @@ def problems(rows: Sequence[Row], report: Mapping[str, Any], status: Mapping[str
         wrong += [
             f"{entry['pseudonym']}: the {judge} judge's answer was no valid JSON" for judge in entry["plain_text"]
         ]
-    models = (status.get("performance") or {}).get("models") or {}
+    performance = status.get("performance") or {}
+    models = performance.get("models") or {}
     for judge in ("code", "feedback"):
         if not (models.get(judge) or {}).get("outputTokens"):
             wrong.append(f"the {judge} judge made no tokens")
+    if not performance.get("parallelSpeedup") or not performance.get("parallelEfficiency"):
+        wrong.append("the judges' overlap was not measured")
     return wrong
 
 

@@ -16,7 +16,8 @@ ROWS = (
     Row("hacker", "3.0/3", 8.65, 37.5, "graded"),
 )
 REPORT: dict[str, Any] = {"submissions": [{"pseudonym": "s-1", "plain_text": []}]}
-STATUS = {"performance": {"models": {"code": {"outputTokens": 9}, "feedback": {"outputTokens": 9}}}}
+MODELS = {"code": {"outputTokens": 9}, "feedback": {"outputTokens": 9}}
+STATUS = {"performance": {"models": MODELS, "parallelSpeedup": 1.65, "parallelEfficiency": 0.83}}
 
 
 def test_the_known_result_has_no_problems() -> None:
@@ -45,6 +46,7 @@ def test_answers_that_are_no_json_and_judges_without_tokens_are_named() -> None:
         "s-1: the code judge's answer was no valid JSON",
         "the code judge made no tokens",
         "the feedback judge made no tokens",
+        "the judges' overlap was not measured",
     ]
 
 
