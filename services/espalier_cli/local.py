@@ -16,12 +16,12 @@ from rich.table import Table
 
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured, NotFound
 from espalier_local import cluster, release
-from espalier_local.hosts import PROFILES
+from espalier_local.hosts import MAX_LINUX, PROFILES, container_profiles
 from espalier_local.layout import Layout
 from espalier_local.places import Places, checked_name, default_name, places_from
 from espalier_local.progress import Terminal
 
-app = typer.Typer(help="A real Kubernetes on this machine: up, down, status, logs.", no_args_is_help=True)
+app = typer.Typer(help="A real Kubernetes on this machine: up, down, status, cut, mend, logs.", no_args_is_help=True)
 _console = Console()
 _LOOK_S = 0.2
 
@@ -32,19 +32,31 @@ class Nodes(StrEnum):
     """What the nodes are made of."""
 
     process = "process"
+    container = "container"
 
 
 @app.command()
 def up(
     name: Name = "",
-    nodes: Annotated[Nodes, typer.Option(help="process: nodes are agents, pods native processes.")] = Nodes.process,
+    nodes: Annotated[
+        Nodes,
+        typer.Option(
+            help="process: nodes are agents, pods native processes. container (Linux, root): linux-N is a real kubelet"
+            " with containerd, every host has a network and a cable of its own."
+        ),
+    ] = Nodes.process,
+    linux: Annotated[int, typer.Option(min=1, max=MAX_LINUX, help="How many Linux hosts; with --nodes container.")] = 1,
 ) -> None:
-    """Start the cluster with our charts on it, or bring it up to date."""
+    """Start the cluster with our charts on it, or bring it up to date. On container nodes the charts are left out."""
     with _sentences():
         places, chosen = _choose(name)
+        if linux != 1 and nodes is Nodes.process:
+            raise Misconfigured("--linux goes with --nodes container")
         began = time.monotonic()
-        found = cluster.up(chosen, places, Terminal(), profiles=_PROFILES[nodes])
-        release.install(found, places, Terminal())
+        profiles = PROFILES if nodes is Nodes.process else container_profiles(linux)
+        found = cluster.up(chosen, places, Terminal(), profiles=profiles, kind=nodes.value)
+        if nodes is Nodes.process:
+            release.install(found, places, Terminal())
         how = f"up after {time.monotonic() - began:.1f} s" if found.is_new else "already up"
         _console.print(f"cluster {chosen} is {how}: {found.server}")
         _console.print(f"export KUBECONFIG={found.kubeconfig}", soft_wrap=True, highlight=False)
@@ -74,6 +86,24 @@ def status(name: Name = "") -> None:
 
 
 @app.command()
+def cut(node: Annotated[str, typer.Argument(help="A node's name.")], name: Name = "") -> None:
+    """Take a node off the network: its pods go on, the cluster hears nothing of it."""
+    with _sentences():
+        places, chosen = _choose(name)
+        cluster.cut(chosen, places, node)
+        _console.print(f"{node} is cut off; espalier local mend {node} puts it back")
+
+
+@app.command()
+def mend(node: Annotated[str, typer.Argument(help="A node's name.")], name: Name = "") -> None:
+    """Put a node back on the network."""
+    with _sentences():
+        places, chosen = _choose(name)
+        cluster.mend(chosen, places, node)
+        _console.print(f"{node} is back on the network")
+
+
+@app.command()
 def logs(
     component: Annotated[str, typer.Argument(help="etcd, kube-apiserver, …, supervisor, or a node's name.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,
@@ -83,9 +113,6 @@ def logs(
     with _sentences():
         places, chosen = _choose(name)
         _print_log(Layout(places.clusters / chosen), component, follow=follow)
-
-
-_PROFILES = {Nodes.process: PROFILES}
 
 
 @contextmanager

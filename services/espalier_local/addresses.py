@@ -14,6 +14,8 @@ from espalier_kit.errors import Misconfigured
 
 ETCD_PORT, ETCD_PEER_PORT, API_PORT, CONTROLLER_PORT, SCHEDULER_PORT = 2379, 2380, 6443, 10257, 10259
 CONTROL_PLANE_PORTS = (ETCD_PORT, ETCD_PEER_PORT, API_PORT, CONTROLLER_PORT, SCHEDULER_PORT)
+SWITCH = "esp"
+"""How the name of every cluster's switch begins."""
 _FIRST, _LAST = 1, 254  # 127.0/16 is the machine's own localhost
 
 
@@ -93,3 +95,54 @@ def _sentence(problem: OSError | None) -> str:
     if problem.errno == errno.EADDRINUSE:
         return f"port {port} is in use on every loopback address; stop what listens on 0.0.0.0:{port} and try again"
     return f"{address}:{port} cannot be bound: {os.strerror(problem.errno or 0)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cables:
+    """10.89.N.0/24, the cables of cluster N, which meet in a switch of this machine; its address is the API server's.
+
+    Host k, counted from 1, is 10.89.N.(k+1), its pods 10.(90+k).N.0/24: no two clusters and no two hosts share any.
+    """
+
+    n: int
+
+    @property
+    def switch(self) -> str:
+        """The switch's network device, and how the name of everything else of this cluster begins."""
+        return f"{SWITCH}{self.n}"
+
+    @property
+    def server(self) -> str:
+        """This machine's own address on the switch, where the API server listens."""
+        return f"10.89.{self.n}.1"
+
+    @property
+    def prefix(self) -> int:
+        """The length of the network's prefix."""
+        return 24
+
+    def host(self, k: int) -> str:
+        """The address of host k."""
+        return f"10.89.{self.n}.{k + 1}"
+
+    def pods(self, k: int) -> str:
+        """The pod network of host k."""
+        return f"10.{90 + k}.{self.n}.0/24"
+
+    def plug(self, k: int) -> str:
+        """The end of host k's cable in the switch; a device's name has at most 15 characters."""
+        return f"{self.switch}-{k}"
+
+    def namespace(self, name: str) -> str:
+        """The network namespace of the host of that name."""
+        return f"{self.switch}-{name}"
+
+
+def cable_blocker(cables: Cables) -> OSError | None:
+    """Whether this machine has the switch's address already: it is some other network's then."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((cables.server, 0))
+        except OSError:
+            return None
+    return OSError(errno.EADDRINUSE, f"{cables.server}:0")

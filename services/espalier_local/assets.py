@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from espalier_local.progress import Advance, Progress
 GO_AT_LEAST = (1, 26)
 BUILD_SPACE_BYTES = 6 * 2**30
 """Go's build cache and module downloads for all three modules, measured at about 5 GB."""
+_OWN_VERSION = "v0.0"
 _GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
 """Nothing of the user's may change the build, and go must not fetch another go."""
 
@@ -37,9 +38,9 @@ class GoModule:
 
     @property
     def version(self) -> str:
-        """The version of the module that provides the tools."""
+        """The version of the module that provides the tools; v0 when it is this module itself."""
         owners = [module for module in self.requires if f"{self.tools[0]}/".startswith(f"{module}/")]
-        return self.requires[max(owners, key=len)]
+        return self.requires[max(owners, key=len)] if owners else _OWN_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +50,40 @@ class Family:
     module: str
     binaries: Mapping[str, str]
     stamps: tuple[str, ...] = ()
+    part: str = ""
+    """Which part of the module's tools, where a module has several families."""
+
+    @property
+    def name(self) -> str:
+        """What a person is shown while it is built, and the beginning of its directory's name."""
+        return f"{self.module}-{self.part}" if self.part else self.module
+
+    def tools_of(self, module: GoModule) -> tuple[str, ...]:
+        """Those of the module's tools that are in this family."""
+        return tuple(tool for tool in module.tools if _binary(tool) in self.binaries)
 
 
+_KUBERNETES_STAMPS = (
+    "k8s.io/component-base/version.gitVersion={version}",
+    "k8s.io/component-base/version.gitMajor={major}",
+    "k8s.io/component-base/version.gitMinor={minor}",
+    "k8s.io/client-go/pkg/version.gitVersion={version}",
+)
 FAMILIES = (
     Family(
         "kubernetes",
         {name: name for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")},
-        (
-            "k8s.io/component-base/version.gitVersion={version}",
-            "k8s.io/component-base/version.gitMajor={major}",
-            "k8s.io/component-base/version.gitMinor={minor}",
-            "k8s.io/client-go/pkg/version.gitVersion={version}",
-        ),
+        _KUBERNETES_STAMPS,
     ),
     Family("etcd", {"server": "etcd"}),
     Family("helm", {"helm": "helm"}, ("helm.sh/helm/v4/internal/version.version={version}",)),
 )
+LINUX_FAMILIES = (
+    Family("kubernetes", {name: name for name in ("kubelet", "kube-proxy")}, _KUBERNETES_STAMPS, part="node"),
+    Family("coredns", {"coredns": "coredns"}),
+    Family("tiny", {"tiny": "tiny"}),
+)
+"""What only real Linux nodes need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +96,17 @@ class Assets:
         return self.paths[binary]
 
 
-def ensure(places: Places, progress: Progress) -> Assets:
+def ensure(places: Places, progress: Progress, *, families: Sequence[Family] = FAMILIES) -> Assets:
     """The user's directory, else the cache, else a build into the cache.
 
     Raises `Misconfigured` naming what is missing, `Permanent` with the compiler's last lines when a build fails.
     """
     if places.assets is not None:
-        return _given(places.assets)
+        return _given(places.assets, families)
     paths: dict[str, Path] = {}
-    for family in FAMILIES:
+    for family in families:
         module = read_module(places.tools / family.module)
-        target = places.cache / "assets" / cache_key(family.module, module)
+        target = places.cache / "assets" / cache_key(family.name, module)
         if not target.is_dir():
             _build_once(family, module, target, places.path, progress)
         paths |= {binary: target / binary for binary in family.binaries.values()}
@@ -95,9 +114,10 @@ def ensure(places: Places, progress: Progress) -> Assets:
 
 
 def read_module(directory: Path) -> GoModule:
-    """Parse go.mod; the versions are written there and nowhere else."""
+    """Parse go.mod; the versions are written there and nowhere else. Sources of our own count for the digest."""
     text = (directory / "go.mod").read_text()
-    return parse_module(directory, text, (directory / "go.sum").read_text())
+    sources = "".join(path.read_text() for path in sorted(directory.glob("*.go")))
+    return parse_module(directory, text, (directory / "go.sum").read_text() + sources)
 
 
 def parse_module(directory: Path, text: str, sums: str) -> GoModule:
@@ -152,14 +172,19 @@ def parse_go_version(text: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def _binary(tool: str) -> str:
+    """What go calls the tool's binary: the last word of its path that is not a major version."""
+    return [word for word in tool.split("/") if not re.fullmatch(r"v\d+", word)][-1]
+
+
 def _go_version(go: Path) -> tuple[int, int]:
     environment = {**os.environ, **_GO_ENVIRONMENT}
     answer = subprocess.run([go, "version"], capture_output=True, text=True, check=False, env=environment)
     return parse_go_version(answer.stdout)
 
 
-def _given(directory: Path) -> Assets:
-    paths = {binary: directory / binary for family in FAMILIES for binary in family.binaries.values()}
+def _given(directory: Path, families: Sequence[Family]) -> Assets:
+    paths = {binary: directory / binary for family in families for binary in family.binaries.values()}
     missing = sorted(binary for binary, path in paths.items() if not os.access(path, os.X_OK))
     if missing:
         raise Misconfigured(f"ESPALIER_ASSETS={directory} lacks {', '.join(missing)}; unset it to build them")
@@ -173,7 +198,7 @@ def _build_once(family: Family, module: GoModule, target: Path, search_path: str
         go = find_go(search_path)
         # Beside the target, so that the rename is atomic: a half-built directory is never found under its name.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.") as scratch:
-            with progress.step(f"building {family.module} {module.version} (once, takes minutes)") as advance:
+            with progress.step(f"building {family.name} {module.version} (once, takes minutes)") as advance:
                 _build(go, family, module, Path(scratch), advance)
             finished = Path(scratch) / "finished"
             finished.mkdir()
@@ -185,14 +210,14 @@ def _build_once(family: Family, module: GoModule, target: Path, search_path: str
 def _build(go: Path, family: Family, module: GoModule, output: Path, advance: Advance) -> None:
     environment = {**os.environ, **_GO_ENVIRONMENT}
     listed = subprocess.run(
-        [go, "list", "-deps", *module.tools],
+        [go, "list", "-deps", *family.tools_of(module)],
         cwd=module.directory, env=environment, capture_output=True, text=True, check=False,
     )
     if listed.returncode:
         raise _failure(family, listed.stderr)
     total = len(listed.stdout.splitlines())
     flags = linker_flags(family, module.version)
-    command = [str(go), "build", "-v", "-ldflags", flags, "-o", f"{output}{os.sep}", "tool"]
+    command = [str(go), "build", "-v", "-ldflags", flags, "-o", f"{output}{os.sep}", *family.tools_of(module)]
     lines: list[str] = []
     with subprocess.Popen(command, cwd=module.directory, env=environment, stderr=subprocess.PIPE, text=True) as build:
         assert build.stderr is not None
@@ -205,6 +230,6 @@ def _build(go: Path, family: Family, module: GoModule, output: Path, advance: Ad
 
 def _failure(family: Family, output: str) -> Exception:
     if "no space left on device" in output:
-        sentence = f"the disk is full while building {family.module}; free {BUILD_SPACE_BYTES // 2**30} GiB, try again"
+        sentence = f"the disk is full while building {family.name}; free {BUILD_SPACE_BYTES // 2**30} GiB, try again"
         return Permanent(sentence, reason="DiskFull")
-    return Permanent(f"building {family.module} with go failed: {output.strip()[-600:]}", reason="BuildFailed")
+    return Permanent(f"building {family.name} with go failed: {output.strip()[-600:]}", reason="BuildFailed")

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from espalier_kit.errors import EspalierError, Misconfigured, Permanent
+from espalier_kit.errors import EspalierError, Misconfigured, NotFound, Permanent
 from espalier_kube.cluster import NODE
-from espalier_local import api, bootstrap, pki, record
+from espalier_local import api, bootstrap, containers, dns, machine, pki, record
 from espalier_local.addresses import API_PORT, Range, port_blocker
-from espalier_local.assets import Assets
+from espalier_local.assets import FAMILIES, LINUX_FAMILIES, Assets
 from espalier_local.assets import ensure as ensure_assets
 from espalier_local.control import Control, tail
 from espalier_local.controlplane import COMPONENTS, specs
-from espalier_local.hosts import PROFILES, Host, HostProfile
+from espalier_local.hosts import PROFILES, Host, HostProfile, Kind
 from espalier_local.layout import Layout
 from espalier_local.locks import held, is_held
 from espalier_local.places import Places, checked_name
@@ -49,11 +49,12 @@ class Cluster:
     hosts: tuple[Host, ...]
     control: Control
     is_new: bool
+    server_address: str
 
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return f"https://{self.address_range.control_plane}:{API_PORT}"
+        return f"https://{self.server_address}:{API_PORT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +73,33 @@ class Status:
     @property
     def node_names(self) -> tuple[str, ...]:
         """The processes that are nodes."""
-        return tuple(process.name for process in self.processes if process.name not in COMPONENTS)
+        return tuple(process.name for process in self.processes if is_node(process.name))
 
 
-def up(name: str, places: Places, progress: Progress, *, profiles: Sequence[HostProfile] = PROFILES) -> Cluster:
+def is_node(process: str) -> bool:
+    """Whether that process is a node. A node's helpers have its name, a dot and their own."""
+    return process not in (*COMPONENTS, dns.DNS) and "." not in process
+
+
+def up(
+    name: str, places: Places, progress: Progress, *, profiles: Sequence[HostProfile] = PROFILES, kind: Kind = "process"
+) -> Cluster:
     """Bring the cluster up, or find it up. What a failed call began is ended again: a new cluster is
     removed, an old one whose processes were gone keeps its data.
 
     Raises the errors of `espalier_kit.errors`, each with one sentence that says what to do.
     """
     layout = Layout(places.clusters / checked_name(name))
+    families = FAMILIES if kind == "process" else (*FAMILIES, *LINUX_FAMILIES)
     with _full_disk_as_sentence(layout.root), _alone(layout, progress):
         _check_space(places.clusters)
-        assets = ensure_assets(places, progress)
+        if kind == "container":
+            machine.demand(machine.look())
+        assets = ensure_assets(places, progress, families=families)
         is_new = record.read(layout) is None
         was_running = Control(layout).is_running()
         try:
-            return _start(layout, record.claim(places.clusters, name), assets, progress, profiles, is_new)
+            return _start(layout, record.claim(places.clusters, name, kind), assets, progress, profiles, is_new)
         except BaseException:
             if is_new:
                 _remove(layout)
@@ -116,7 +127,7 @@ def status(name: str, places: Places) -> Status:
         problem = f"there is no cluster {name}; espalier local up --name {name} starts it"
         return Status(name, exists=False, problem=problem)
     control = Control(layout)
-    address = found.address_range.control_plane
+    address = found.server
     ready = is_ready(address, API_PORT, pki.Pki(layout.pki).certificate("ca"))
     nodes = api.ready_nodes(api.list_all(layout.kubeconfig, NODE)) if ready else frozenset()
     states = control.states()
@@ -141,6 +152,29 @@ def _alone(layout: Layout, progress: Progress) -> Iterator[None]:
                 layout.lock.unlink(missing_ok=True)
 
 
+def cut(name: str, places: Places, node: str) -> None:
+    """Take a host off the network; raises `NotFound`."""
+    _plug(name, places, node).cut()
+
+
+def mend(name: str, places: Places, node: str) -> None:
+    """Put a host back on the network; raises `NotFound`."""
+    _plug(name, places, node).mend()
+
+
+def _plug(name: str, places: Places, node: str) -> Host | containers.Cable:
+    layout = Layout(places.clusters / checked_name(name))
+    found = record.read(layout)
+    if found is None:
+        raise NotFound(f"there is no cluster {name}; espalier local up --name {name} starts it")
+    nodes = [process for process in Control(layout).names() if is_node(process)]
+    if node not in nodes:
+        raise NotFound(f"cluster {name} has no node {node}; it has {', '.join(nodes) or 'none'}")
+    if found.cables:
+        return containers.cable_of(found.cables, node)
+    return next(host for host in hosts_of(layout, found.address_range, PROFILES) if host.name == node)
+
+
 def hosts_of(layout: Layout, address_range: Range, profiles: Sequence[HostProfile]) -> tuple[Host, ...]:
     """One process host per profile."""
     bootstrap_kubeconfig = pki.Pki(layout.pki).kubeconfig("bootstrap")
@@ -152,22 +186,36 @@ def hosts_of(layout: Layout, address_range: Range, profiles: Sequence[HostProfil
 
 
 def _start(
-    layout: Layout, claimed: record.Record, assets: Assets, progress: Progress, profiles: Sequence[HostProfile],
+    layout: Layout,
+    claimed: record.Record,
+    assets: Assets,
+    progress: Progress,
+    profiles: Sequence[HostProfile],
     is_new: bool,
 ) -> Cluster:
     control = Control(layout)
     address_range = claimed.address_range
     if not control.living():
         _check_ports(address_range)
-    keys = pki.ensure(layout.pki, address=address_range.control_plane, port=API_PORT, now=datetime.now(UTC))
+    cables = claimed.cables
+    if cables:
+        containers.lay_switch(cables)
+    store = address_range.control_plane if cables else ""
+    keys = pki.ensure(layout.pki, address=claimed.server, port=API_PORT, now=datetime.now(UTC), store=store)
     shutil.copyfile(keys.kubeconfig("admin"), layout.kubeconfig)
     layout.kubeconfig.chmod(0o600)
     with progress.step("control plane"):
         control.ensure()
-        control.put(specs(assets, keys, address_range, layout.etcd))
-        _wait_until_ready(control, address_range, keys)
+        planned = specs(assets, keys, address_range, layout.etcd, cables=cables)
+        control.put(containers.unproxied(planned) if cables else planned)
+        _wait_until_ready(control, claimed.server, keys)
         api.apply(layout.kubeconfig, bootstrap.objects(*keys.bootstrap_token))
-    hosts = hosts_of(layout, address_range, profiles)
+    if cables:
+        containers.start_dns(control, keys, assets, cables)
+    hosts = (
+        containers.hosts_of(layout, cables, profiles, assets, machine.demand(machine.look()))
+        if cables else hosts_of(layout, address_range, profiles)
+    )  # fmt: skip
     if hosts:
         with progress.step(f"{len(hosts)} nodes") as advance:
             for host in hosts:
@@ -176,12 +224,12 @@ def _start(
             api.wait_for_nodes(
                 layout.kubeconfig, names, timeout_s=NODES_TIMEOUT_S, on_change=lambda n: advance(n, len(names))
             )
-    return Cluster(claimed.name, address_range, layout.kubeconfig, assets, hosts, control, is_new)
+    return Cluster(claimed.name, address_range, layout.kubeconfig, assets, hosts, control, is_new, claimed.server)
 
 
-def _wait_until_ready(control: Control, address_range: Range, keys: pki.Pki) -> None:
+def _wait_until_ready(control: Control, server: str, keys: pki.Pki) -> None:
     deadline = time.monotonic() + CONTROL_PLANE_TIMEOUT_S
-    while not is_ready(address_range.control_plane, API_PORT, keys.certificate("ca")):
+    while not is_ready(server, API_PORT, keys.certificate("ca")):
         states = control.states()
         failed = [c for c in COMPONENTS[:2] if c in states and states[c].restarts >= _HOPELESS_RESTARTS]
         if failed:
@@ -234,6 +282,9 @@ def _full(root: Path) -> Misconfigured:
 
 def _remove(layout: Layout) -> None:
     Control(layout).stop()
+    found = record.read(layout)
+    if found and found.cables:
+        containers.remove(layout, found.cables)
     shutil.rmtree(layout.root, ignore_errors=False)
 
 
@@ -242,5 +293,5 @@ def _problem(name: str, control: Control, is_ready: bool, nodes: frozenset[str])
         return f"the supervisor is gone; espalier local up --name {name} starts it again and adopts what runs"
     if not is_ready:
         return f"the API server does not answer; see espalier local logs kube-apiserver --name {name}"
-    lost = [process for process in control.names() if process not in COMPONENTS and process not in nodes]
+    lost = [process for process in control.names() if is_node(process) and process not in nodes]
     return f"not Ready: {', '.join(lost)}" if lost else ""

@@ -10,6 +10,7 @@ from espalier_local.addresses import (
     ETCD_PEER_PORT,
     ETCD_PORT,
     SCHEDULER_PORT,
+    Cables,
     Range,
 )
 from espalier_local.assets import Assets
@@ -21,13 +22,20 @@ NODE_GRACE_S = 12
 """Node Leases are renewed every 2 s; with both cores of a small machine busy, 6 s called healthy nodes lost."""
 
 
-def specs(assets: Assets, pki: Pki, address_range: Range, data: Path) -> tuple[ProcessSpec, ...]:
-    """The four processes. The last two wait until the API server is ready: without its RBAC rules they give up."""
+def specs(
+    assets: Assets, pki: Pki, address_range: Range, data: Path, *, cables: Cables | None = None
+) -> tuple[ProcessSpec, ...]:
+    """The four processes; the API server listens on the cables where there are any.
+
+    The last two wait until it is ready: without its RBAC rules they give up.
+    """
     address = address_range.control_plane
-    api = (address, API_PORT)
+    server = cables.server if cables else address
+    api = (server, API_PORT)
+    served = apiserver_flags(pki, server, store=address, is_routed=cables is not None)
     plan = (
         ("etcd", etcd_flags(pki, address, data), 0, None),
-        ("kube-apiserver", apiserver_flags(pki, address), 1, (address, ETCD_PORT)),
+        ("kube-apiserver", served, 1, (address, ETCD_PORT)),
         ("kube-controller-manager", controller_flags(pki, address), 2, api),
         ("kube-scheduler", scheduler_flags(pki, address), 2, api),
     )
@@ -59,15 +67,18 @@ def etcd_flags(pki: Pki, address: str, data: Path) -> tuple[str, ...]:
     )
 
 
-def apiserver_flags(pki: Pki, address: str) -> tuple[str, ...]:
-    """Node and RBAC authorisation, bootstrap tokens, Pod Security by namespace label (the plugin is on by default)."""
+def apiserver_flags(pki: Pki, address: str, *, store: str, is_routed: bool) -> tuple[str, ...]:
+    """Node and RBAC authorisation, bootstrap tokens, Pod Security by namespace label (the plugin is on by default).
+
+    `is_routed`: pods can reach `address` and this machine can reach pods.
+    """
     return (
-        f"--etcd-servers=https://{address}:{ETCD_PORT}", f"--etcd-cafile={pki.certificate('etcd-ca')}",
+        f"--etcd-servers=https://{store}:{ETCD_PORT}", f"--etcd-cafile={pki.certificate('etcd-ca')}",
         f"--etcd-certfile={pki.certificate('etcd')}", f"--etcd-keyfile={pki.key('etcd')}",
         f"--bind-address={address}", f"--advertise-address={address}", f"--secure-port={API_PORT}",
         f"--service-cluster-ip-range={SERVICE_RANGE}", "--allow-privileged=true",
         # EndpointSlices refuse loopback addresses, so nothing may try to publish ours.
-        "--endpoint-reconciler-type=none",
+        f"--endpoint-reconciler-type={'lease' if is_routed else 'none'}",
         f"--tls-cert-file={pki.certificate('apiserver')}", f"--tls-private-key-file={pki.key('apiserver')}",
         f"--client-ca-file={pki.certificate('ca')}",
         f"--service-account-key-file={pki.key('service-account')}",
@@ -84,7 +95,7 @@ def apiserver_flags(pki: Pki, address: str) -> tuple[str, ...]:
         f"--kubelet-client-key={pki.key('apiserver-kubelet-client')}",
         f"--kubelet-certificate-authority={pki.certificate('ca')}", "--kubelet-preferred-address-types=InternalIP",
         # An aggregated API by ExternalName Service works only without it.
-        "--enable-aggregator-routing=false",
+        f"--enable-aggregator-routing={'true' if is_routed else 'false'}",
     )  # fmt: skip
 
 

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+Kind = Literal["process", "container"]
+"""What a cluster's nodes are made of."""
+
+
+class Network(Protocol):
+    """A network of a host's own."""
+
+    @property
+    def address(self) -> str:
+        """The host's address."""
+        ...
+
+    @property
+    def server(self) -> str:
+        """The API server's address, as the host reaches it."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a program needs in its environment there."""
+        ...
+
+    def inside(self, *command: str) -> tuple[str, ...]:
+        """The command as it runs there."""
+        ...
 
 
 class Host(Protocol):
@@ -47,3 +74,12 @@ PROFILES = (
     HostProfile("mac-studio-2", "mlx", chip="Apple M3 Ultra", memory_gb=512),
 )
 """In order: the k-th, counted from 1, has the k-th address range."""
+CONTAINER_PROFILES = (*PROFILES, HostProfile("linux-2", "linux"), HostProfile("linux-3", "linux"))
+"""Every host that can be on a cable, in the order of addresses: further Linux hosts come last and change no other's."""
+MAX_LINUX = 3
+
+
+def container_profiles(linux: int) -> tuple[HostProfile, ...]:
+    """The Macs and so many Linux hosts."""
+    names = {f"linux-{i}" for i in range(1, linux + 1)}
+    return tuple(profile for profile in CONTAINER_PROFILES if profile.kind == "mlx" or profile.name in names)

@@ -16,6 +16,7 @@ from espalier_kit.certificates import KeyPair, issue, make_authority
 
 SERVICE_RANGE = "10.0.0.0/24"
 _FIRST_SERVICE = "10.0.0.1"
+DNS_USER = "espalier:coredns"
 BOOTSTRAP_GROUP = "system:bootstrappers:espalier"
 _SERVER_NAMES = (
     "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost",
@@ -38,7 +39,7 @@ class Pki:
         return str(self.directory / f"{name}.key")
 
     def kubeconfig(self, name: str) -> Path:
-        """Path of a kubeconfig: admin, controller-manager, scheduler or bootstrap."""
+        """Path of a kubeconfig: admin, controller-manager, scheduler, kube-proxy, coredns or bootstrap."""
         return self.directory / f"{name}.kubeconfig"
 
     @property
@@ -48,31 +49,33 @@ class Pki:
         return token_id, secret
 
 
-def ensure(directory: Path, *, address: str, port: int, now: datetime) -> Pki:
-    """Make everything unless it is there; `address` is the API server's."""
+def ensure(directory: Path, *, address: str, port: int, now: datetime, store: str = "") -> Pki:
+    """Make everything unless it is there; `address` is the API server's, `store` etcd's if it is another."""
     pki = Pki(directory)
     if (directory / _COMPLETE).exists():
         return pki
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _make(pki, address, f"https://{address}:{port}", now)
+    _make(pki, (address, *([store] if store else [])), f"https://{address}:{port}", now)
     (directory / _COMPLETE).touch()
     return pki
 
 
-def _make(pki: Pki, address: str, server: str, now: datetime) -> None:
+def _make(pki: Pki, addresses: tuple[str, ...], server: str, now: datetime) -> None:
     authority = _authority(pki, "ca", "espalier-local", now)
     front = _authority(pki, "front-proxy-ca", "espalier-local-front-proxy", now)
-    store = _authority(pki, "etcd-ca", "espalier-local-etcd", now)
-    hosts = (address, _FIRST_SERVICE, *_SERVER_NAMES)
+    storage = _authority(pki, "etcd-ca", "espalier-local-etcd", now)
+    hosts = (*addresses, _FIRST_SERVICE, *_SERVER_NAMES)
     _save(pki, "apiserver", issue(authority, "kube-apiserver", now, hosts=hosts, is_server=True))
     _save(pki, "apiserver-kubelet-client", issue(authority, "kube-apiserver-kubelet-client", now, is_client=True))
     _save(pki, "front-proxy-client", issue(front, "front-proxy-client", now, is_client=True))
     # etcd dials itself with its own certificate, hence both usages.
-    _save(pki, "etcd", issue(store, "etcd", now, hosts=(address, "localhost"), is_server=True, is_client=True))
+    _save(pki, "etcd", issue(storage, "etcd", now, hosts=(*addresses, "localhost"), is_server=True, is_client=True))
     for name, user, organisation in (
         ("admin", "espalier-admin", "system:masters"),
         ("controller-manager", "system:kube-controller-manager", ""),
         ("scheduler", "system:kube-scheduler", ""),
+        ("kube-proxy", "system:kube-proxy", ""),
+        ("coredns", DNS_USER, ""),
     ):
         pair = issue(authority, user, now, organisations=[organisation] if organisation else [], is_client=True)
         _write(pki.kubeconfig(name), _kubeconfig(server, authority, user, certificate_user(pair)))

@@ -12,7 +12,7 @@ import yaml
 from espalier_local.addresses import API_PORT, Range
 from espalier_local.control import Control, is_phase
 from espalier_local.files import write_atomically
-from espalier_local.hosts import HostProfile
+from espalier_local.hosts import HostProfile, Network
 from espalier_local.supervised import Phase, ProcessSpec, Wish
 
 NODE_ORDER = 3
@@ -34,6 +34,8 @@ class ProcessHost:
     address_range: Range
     control: Control
     bootstrap_kubeconfig: Path
+    network: Network | None = None
+    """Where the agent runs instead of on this machine's loopback."""
 
     @property
     def name(self) -> str:
@@ -71,9 +73,7 @@ class ProcessHost:
             "kind": self.profile.kind,
             "simulated": is_mac and sys.platform != "darwin",
             **({"profile": {"chip": self.profile.chip, "memory_gb": self.profile.memory_gb}} if is_mac else {}),
-            "address": self.address_range.node(self.k),
-            "pod_range": self.address_range.pods(self.k),
-            "pod_range_reserved": PINNED_ADDRESSES,
+            **self._addresses(),
             "state_dir": str(self.control.layout.nodes / self.name / "state"),
             "bootstrap_kubeconfig": str(self.bootstrap_kubeconfig),
             "lease_duration_s": LEASE_DURATION_S,
@@ -81,12 +81,24 @@ class ProcessHost:
             "status_refresh_s": STATUS_REFRESH_S,
         }
 
+    def _addresses(self) -> dict[str, Any]:
+        if self.network is not None:
+            return {"address": self.network.address}
+        return {
+            "address": self.address_range.node(self.k),
+            "pod_range": self.address_range.pods(self.k),
+            "pod_range_reserved": PINNED_ADDRESSES,
+        }
+
     def _spec(self, settings: Path) -> ProcessSpec:
+        # -P: the cluster's directory, which holds keys, must not become a place where pods find packages.
+        command = (sys.executable, "-P", "-m", "espalier_node")
         return ProcessSpec(
             name=self.name,
-            # -P: the cluster's directory, which holds keys, must not become a place where pods find packages.
-            argv=(sys.executable, "-P", "-m", "espalier_node"),
+            argv=self.network.inside(*command) if self.network else command,
             order=NODE_ORDER,
-            environment={"ESPALIER_NODE_CONFIG": str(settings)},
-            after=(self.address_range.control_plane, API_PORT),
-        )
+            environment={
+                **(self.network.environment if self.network else {}), "ESPALIER_NODE_CONFIG": str(settings)
+            },
+            after=(self.network.server if self.network else self.address_range.control_plane, API_PORT),
+        )  # fmt: skip

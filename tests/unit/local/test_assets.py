@@ -10,6 +10,7 @@ import pytest
 from espalier_kit.errors import Misconfigured, Permanent
 from espalier_local.assets import (
     FAMILIES,
+    LINUX_FAMILIES,
     Family,
     cache_key,
     ensure,
@@ -56,12 +57,27 @@ def test_go_mod_gives_tools_and_version() -> None:
     assert module.version == "v1.36.3"
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.module)
-def test_each_family_builds_the_tools_of_its_module(family: Family) -> None:
+@pytest.mark.parametrize("family", [*FAMILIES, *LINUX_FAMILIES], ids=lambda family: family.name)
+def test_each_family_builds_tools_of_its_module(family: Family) -> None:
     module = read_module(TOOLS / family.module)
-    names = {tool.rsplit("/", 1)[1] if not tool.endswith("/v3") else "server" for tool in module.tools}
+    names = {tool.rsplit("/", 1)[1] if not tool.endswith("/v3") else "server" for tool in family.tools_of(module)}
     assert names == set(family.binaries)
     assert module.version.startswith("v")
+
+
+def test_each_tool_is_in_one_family() -> None:
+    families = [*FAMILIES, *LINUX_FAMILIES]
+    listed = [tool for family in families for tool in family.tools_of(read_module(TOOLS / family.module))]
+    modules = {family.module for family in families}
+    assert sorted(listed) == sorted(tool for module in modules for tool in read_module(TOOLS / module).tools)
+
+
+def test_a_change_of_our_own_source_is_another_cache_entry(tmp_path: Path) -> None:
+    for name, text in (("go.mod", GO_MOD), ("go.sum", ""), ("main.go", "package main")):
+        (tmp_path / name).write_text(text)
+    before = read_module(tmp_path).digest
+    (tmp_path / "main.go").write_text("package main // changed")
+    assert read_module(tmp_path).digest != before
 
 
 def test_another_dependency_is_another_cache_entry() -> None:

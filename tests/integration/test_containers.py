@@ -1,0 +1,266 @@
+"""Hosts on cables: a real kubelet beside two Macs, the plug pulled and put back, and nothing left at the end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from espalier_cli.local import app
+from espalier_kit.errors import Misconfigured
+from espalier_kube.cluster import NODE
+from espalier_local import api, cables, remains
+from espalier_local.api import clean_environment, list_all, ready_nodes
+from espalier_local.cluster import Cluster, down, status, up
+from espalier_local.hosts import container_profiles
+from espalier_local.images import TINY_IMAGE
+from espalier_local.layout import MARKER
+from espalier_local.places import Places
+from espalier_local.progress import Silent, Terminal
+
+pytestmark = pytest.mark.cluster
+NOTICED_S = 40.0
+"""A node is called lost after 12 s without a Lease; the rest is for a busy machine."""
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What a cluster makes in the kernel, of the whole machine."""
+
+    processes: frozenset[tuple[int, str]]
+    namespaces: tuple[str, ...]
+    devices: tuple[str, ...]
+    routes: str
+    mounts: tuple[str, ...]
+    cgroups: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+def traces(name: str) -> Traces:
+    """Now. Other tests run beside this one, so of processes and mounts only those that name the cluster count."""
+    groups = [g for root in remains.all_cgroup_roots(remains.PROC_MOUNTS.read_text()) for g in root.glob("esp*")]
+    return Traces(
+        processes=frozenset((p.pid, p.name()) for p in psutil.process_iter() if _is_of(p, name)),
+        namespaces=tuple(cables.namespaces_now()),
+        devices=tuple(cables.devices_now()),
+        routes=subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout,
+        mounts=tuple(line for line in remains.PROC_MOUNTS.read_text().splitlines() if name in line),
+        cgroups=tuple(sorted(map(str, groups))),
+        settings=tuple(Path(f"/proc/sys/{s}").read_text() for s in ("vm/overcommit_memory", "kernel/panic")),
+    )
+
+
+def _is_of(process: psutil.Process, name: str) -> bool:
+    try:
+        return name in process.environ().get(MARKER, "") or any(f"clusters/{name}" in w for w in process.cmdline())
+    except (psutil.Error, OSError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def name(places: Places) -> Iterator[str]:
+    """The cluster's name; whatever a test leaves is taken down."""
+    chosen = f"run-{os.getpid()}-{secrets.token_hex(2)}"
+    yield chosen
+    down(chosen, places, Silent())
+
+
+@pytest.fixture(scope="module")
+def before(name: str) -> Traces:
+    """The machine without the cluster."""
+    return traces(name)
+
+
+@pytest.fixture(scope="module")
+def lab(before: Traces, name: str, places: Places) -> Cluster:
+    """One Linux host and two Macs."""
+    assert not before.processes
+    return up(name, places, Terminal(), profiles=container_profiles(1), kind="container")
+
+
+def kubectl(lab: Cluster, *arguments: str) -> str:
+    """What the cluster's own kubectl prints."""
+    command = [str(lab.assets["kubectl"]), f"--kubeconfig={lab.kubeconfig}", *arguments]
+    environment = clean_environment(os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def pod(name: str, *arguments: str, labels: Mapping[str, str] | None = None) -> dict[str, object]:
+    """A pod of our own image on the Linux host, as Pod Security restricted wants it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": dict(labels or {})},
+        "spec": {
+            "nodeSelector": {"kubernetes.io/hostname": "linux-1"},
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "main",
+                    "image": TINY_IMAGE,
+                    "imagePullPolicy": "Never",
+                    "args": list(arguments),
+                    "resources": {"limits": {"memory": "64Mi", "cpu": "200m"}},
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+
+
+def eventually(look: Callable[[], bool], what: str, timeout_s: float = NOTICED_S) -> None:
+    """Wait for a condition with a deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        assert time.monotonic() < deadline, f"not {what} after {timeout_s} s"
+        time.sleep(0.1)
+
+
+def ready(lab: Cluster) -> frozenset[str]:
+    """The nodes that are Ready."""
+    return ready_nodes(list_all(lab.kubeconfig, NODE))
+
+
+def test_one_containerd_node_and_two_macs(lab: Cluster) -> None:
+    """The runtime of each, and no address of loopback among theirs."""
+    nodes = {node["metadata"]["name"]: node["status"] for node in list_all(lab.kubeconfig, NODE)}
+    runtimes = {name: found["nodeInfo"]["containerRuntimeVersion"].split(":")[0] for name, found in nodes.items()}
+    assert runtimes == {"linux-1": "containerd", "mac-studio-1": "process", "mac-studio-2": "process"}
+    addresses = {found["addresses"][0]["address"] for found in nodes.values()}
+    assert len(addresses) == 3
+    assert not any(address.startswith("127.") for address in addresses)
+    assert ready(lab) == nodes.keys()
+
+
+def test_a_pod_of_our_own_image_runs_with_logs_exec_and_limits(lab: Cluster) -> None:
+    eventually(lambda: "default" in kubectl(lab, "get", "serviceaccounts", "--namespace=default"), "a service account")
+    api.apply(lab.kubeconfig, [pod("first", "say", "hello", "from", "a", "container")])
+    kubectl(lab, "wait", "--for=condition=Ready", "pod/first", "--timeout=60s")
+    assert kubectl(lab, "logs", "first") == "hello from a container\n"
+    assert kubectl(lab, "exec", "first", "--", "/tiny", "echo", "inside") == "inside\n"
+    uid = kubectl(lab, "get", "pod", "first", "--output=jsonpath={.metadata.uid}")
+    groups = [
+        group
+        for root in remains.cgroup_roots(remains.PROC_MOUNTS.read_text())
+        for group in root.glob(f"esp*-linux-1/**/pod{uid}/memory*")
+        if group.name in ("memory.limit_in_bytes", "memory.max")
+    ]
+    assert [group.read_text().strip() for group in groups] == [str(64 * 2**20)]
+
+
+def service(name: str, port: int, **spec: object) -> dict[str, object]:
+    """A Service on port 80."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"ports": [{"port": 80, "targetPort": port}], **spec},
+    }
+
+
+def endpoints(name: str, address: str, port: int) -> dict[str, object]:
+    """The one endpoint of a Service without selector."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "ports": [{"port": port}],
+        "endpoints": [{"addresses": [address]}],
+    }
+
+
+def answers(lab: Cluster, client: str, url: str, expected: str) -> bool:
+    """Whether that pod gets that answer."""
+    environment = clean_environment(os.environ)
+    command = [str(lab.assets["kubectl"]), f"--kubeconfig={lab.kubeconfig}", "exec", client, "--", "/tiny", "get", url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    return done.stdout.strip() == expected
+
+
+def cluster_ip(lab: Cluster, name: str) -> str:
+    """A Service's address."""
+    return kubectl(lab, "get", "service", name, "--output=jsonpath={.spec.clusterIP}")
+
+
+def test_pods_reach_services_and_macs(lab: Cluster) -> None:
+    mac = kubectl(lab, "get", "node", "mac-studio-1", "--output=jsonpath={.status.addresses[0].address}")
+    api.apply(lab.kubeconfig, [
+        pod("web", "serve", ":8080", labels={"app": "web"}), pod("client", "pause"),
+        service("web", 8080, selector={"app": "web"}), service("mac", 8099), endpoints("mac", mac, 8099),
+    ])  # fmt: skip
+    kubectl(lab, "wait", "--for=condition=Ready", "pod/web", "pod/client", "--timeout=60s")
+    on_mac = cables.inside(f"esp{lab.address_range.n}-mac-studio-1", str(lab.assets["tiny"]), "serve", ":8099")
+    with subprocess.Popen(on_mac) as server:
+        try:
+            me = socket.gethostname()
+            for url, expected in (
+                (f"http://{cluster_ip(lab, 'web')}/", "web"),
+                ("http://web.default.svc.cluster.local/", "web"),
+                ("http://mac/", me),
+                (f"http://{mac}:8099/", me),
+                (f"http://{cluster_ip(lab, 'mac')}/", me),
+            ):
+                eventually(lambda: answers(lab, "client", url, expected), f"answered by {url}", 20.0)  # noqa: B023
+        finally:
+            server.terminate()
+
+
+@pytest.mark.parametrize("node", ["linux-1", "mac-studio-1"])
+def test_a_pulled_plug_is_noticed_and_mended(lab: Cluster, node: str) -> None:
+    eventually(lambda: node in ready(lab), "Ready")
+    assert CliRunner().invoke(app, ["cut", node, "--name", lab.name]).exit_code == 0
+    eventually(lambda: node not in ready(lab), "noticed")
+    assert CliRunner().invoke(app, ["mend", node, "--name", lab.name]).exit_code == 0
+    eventually(lambda: node in ready(lab), "Ready again")
+
+
+def test_pods_outlive_everything_that_manages_them(lab: Cluster, places: Places) -> None:
+    """The supervisor, the runtime, the kubelet and the proxy die at once; the next `up` finds the pods as they were."""
+    query = ("get", "pod", "first", "--output=jsonpath={.status.containerStatuses[0]['containerID','restartCount']}")
+    first = kubectl(lab, *query)
+    states = {process.name: process for process in status(lab.name, places).processes}
+    pids = {name: states[name].pid for name in ("linux-1.containerd", "linux-1", "linux-1.kube-proxy")}
+    os.kill(int(lab.control.layout.supervisor_pid.read_text()), signal.SIGKILL)
+    for pid in pids.values():
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    up(lab.name, places, Silent(), profiles=container_profiles(1), kind="container")
+    eventually(lambda: "linux-1" in ready(lab), "Ready")
+    url = f"http://{cluster_ip(lab, 'web')}/"
+    eventually(lambda: answers(lab, "client", url, "web"), "answering again")
+    assert kubectl(lab, *query) == first
+    again = {process.name: process.pid for process in status(lab.name, places).processes}
+    assert all(again[name] not in (None, pid) for name, pid in pids.items())
+
+
+def test_a_second_up_finds_the_same_processes(lab: Cluster, places: Places) -> None:
+    first = {process.name: process.pid for process in status(lab.name, places).processes}
+    again = up(lab.name, places, Silent(), profiles=container_profiles(1), kind="container")
+    assert not again.is_new
+    assert {process.name: process.pid for process in status(lab.name, places).processes} == first
+    with pytest.raises(Misconfigured, match="has container nodes: say --nodes container"):
+        up(lab.name, places, Silent())
+
+
+def test_down_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> None:
+    during = traces(lab.name)
+    assert during.processes
+    assert during.namespaces != before.namespaces
+    assert during.mounts
+    assert during.cgroups
+    assert down(lab.name, places, Silent())
+    assert traces(lab.name) == before
