@@ -12,18 +12,22 @@ import re
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
 
 import psutil
 import pytest
 
+from espalier_kube import signing
 from espalier_kube.client import Client, connect
-from espalier_kube.cluster import NAMESPACE
+from espalier_kube.cluster import CSR, NAMESPACE
+from espalier_kube.watch import follow
 from espalier_local import bootstrap
 from espalier_local.api import apply, clean_environment
 from espalier_local.cluster import Cluster, down, up
 from espalier_local.hosts import PROFILES
 from espalier_local.places import Places, places_from
 from espalier_local.progress import Silent, Terminal
+from tests.support.pods import KUBELET_PORT, NODE_NAME, TIMEOUT_S
 
 Kubectl = Callable[..., str]
 _OF_A_RUN = re.compile(r"run-(\d+)-")
@@ -94,6 +98,39 @@ def kubectl(control_plane: Cluster) -> Kubectl:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+async def serving(cluster: Cluster, client: Client) -> None:
+    """The node's kubelet API answers: its serving certificate is approved as the operator does it, its port is open."""
+    async with asyncio.timeout(TIMEOUT_S):
+        await _approve_serving(client)
+        await _until_open(str(cluster.address_range.node(1)), KUBELET_PORT)
+
+
+async def _approve_serving(client: Client) -> None:
+    async for event in follow(client, CSR):
+        spec = event.object["spec"]
+        if spec["signerName"] == signing.SERVING_SIGNER and spec["username"] == f"system:node:{NODE_NAME}":
+            if not signing.is_decided(event.object):
+                approved = signing.decided(
+                    event.object, approve=True, reason="Test", message="approved by the test", now=datetime.now(UTC)
+                )
+                await client.replace(approved, subresource="approval")
+            return
+
+
+async def _until_open(host: str, port: int) -> None:
+    """Between approval and listening lie the signer and the agent, which tell nobody when they are done."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return
 
 
 async def _delete_namespace(control_plane: Cluster, name: str) -> None:
