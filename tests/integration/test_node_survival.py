@@ -109,10 +109,9 @@ async def test_a_killed_agent_leaves_pods_running_and_its_successor_adopts_them(
     cluster: LocalCluster, client: Client, namespace: str, places: Places
 ) -> None:
     word = f"adopted-{namespace}"
-    script = f"import time; print('up', flush=True); time.sleep(600)  # {word}"
-    made = container(
-        "main", "python3", "-c", script, readinessProbe={"exec": {"command": ["true"]}, "periodSeconds": 1}
-    )
+    script = f"import time; open('/tmp/up', 'w').close(); time.sleep(600)  # {word}"
+    probe = {"exec": {"command": ["test", "-f", "/tmp/up"]}, "periodSeconds": 1}
+    made = container("main", "python3", "-c", script, readinessProbe=probe)
     await client.create(pod(namespace, "stays", made))
     before = await until_pod(client, namespace, "stays", is_ready, "readiness")
     pids = processes_with(word)

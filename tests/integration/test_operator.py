@@ -143,7 +143,7 @@ async def macs(client: Client, count: int) -> AsyncIterator[list[str]]:
 
 @pytest.fixture
 async def no_macs(client: Client) -> AsyncIterator[None]:
-    """The nodes that other tests may have brought up are cordoned meanwhile."""
+    """The nodes that other tests may have brought up are cordoned meanwhile; ask for it before `operator`."""
     nodes = await client.list(NODE, labels="espalier.dev/node-kind=mlx")
     names = [node["metadata"]["name"] for node in nodes.items]
     for name in names:
@@ -171,7 +171,7 @@ async def test_it_prepares_its_namespace_and_says_that_it_is_well(operator: Oper
 
 
 async def test_a_job_waits_for_macs_gets_them_and_leaves_nothing(
-    operator: Operator, client: Client, namespace: str, no_macs: None
+    no_macs: None, operator: Operator, client: Client, namespace: str
 ) -> None:
     await client.create(job("week-1", namespace))
     waiting = await until(
