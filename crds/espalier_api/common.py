@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -205,6 +205,3 @@ class Column(Model):
     type: Literal["string", "integer", "number", "date"] = "string"
     json_path: str
     priority: int = 0
-
-
-JsonObject = dict[str, Any]

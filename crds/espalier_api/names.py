@@ -19,7 +19,6 @@ METAL: Final = "espalier.dev/metal"
 """Extended resource: one MLX process per Mac."""
 POD_IP: Final = "espalier.dev/pod-ip"
 """Pod annotation: the loopback address a virtual node of the local cluster gives this pod."""
-MODEL_READY: Final = "ModelReady"
 
 FIELD_MANAGER: Final = "espalier"
 COORDINATOR_AUDIENCE: Final = "espalier-coordinator"
