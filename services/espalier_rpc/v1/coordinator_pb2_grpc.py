@@ -77,6 +77,111 @@ class CoordinatorStub:
                 request_serializer=espalier_dot_v1_dot_coordinator__pb2.WorkerMessage.SerializeToString,
                 response_deserializer=espalier_dot_v1_dot_coordinator__pb2.CoordinatorMessage.FromString,
                 _registered_method=True)
+        self.RegisterWorker = channel.unary_unary(
+                '/espalier.v1.Coordinator/RegisterWorker',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.RegisterWorkerRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.RegisterWorkerResponse.FromString,
+                _registered_method=True)
+        self.DeregisterWorker = channel.unary_unary(
+                '/espalier.v1.Coordinator/DeregisterWorker',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.DeregisterWorkerRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.DeregisterWorkerResponse.FromString,
+                _registered_method=True)
+        self.Heartbeat = channel.unary_unary(
+                '/espalier.v1.Coordinator/Heartbeat',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.HeartbeatResponse.FromString,
+                _registered_method=True)
+        self.PullTasks = channel.unary_unary(
+                '/espalier.v1.Coordinator/PullTasks',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.PullTasksRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.PullTasksResponse.FromString,
+                _registered_method=True)
+        self.ReportResult = channel.unary_unary(
+                '/espalier.v1.Coordinator/ReportResult',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.ReportResultRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.ReportResultResponse.FromString,
+                _registered_method=True)
+        self.HealthCheck = channel.unary_unary(
+                '/espalier.v1.Coordinator/HealthCheck',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.HealthCheckResponse.FromString,
+                _registered_method=True)
+        self.GetJobStatus = channel.unary_unary(
+                '/espalier.v1.Coordinator/GetJobStatus',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.GetJobStatusRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.JobStatus.FromString,
+                _registered_method=True)
+        self.CancelJob = channel.unary_unary(
+                '/espalier.v1.Coordinator/CancelJob',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.CancelJobRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
+        self.WatchJob = channel.unary_stream(
+                '/espalier.v1.Coordinator/WatchJob',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.WatchJobRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.JobView.FromString,
+                _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/espalier.v1.Coordinator/ListWorkers',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/espalier.v1.Coordinator/DrainWorker',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
+        self.GetClusterStats = channel.unary_unary(
+                '/espalier.v1.Coordinator/GetClusterStats',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.GetClusterStatsRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.ClusterStats.FromString,
+                _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/espalier.v1.Coordinator/ListDeadLetters',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListTasksResponse.FromString,
+                _registered_method=True)
+        self.RetryTasks = channel.unary_unary(
+                '/espalier.v1.Coordinator/RetryTasks',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.RetryTasksRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.RetryTasksResponse.FromString,
+                _registered_method=True)
+        self.PutTemplate = channel.unary_unary(
+                '/espalier.v1.Coordinator/PutTemplate',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.Template.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.Template.FromString,
+                _registered_method=True)
+        self.GetTemplate = channel.unary_unary(
+                '/espalier.v1.Coordinator/GetTemplate',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.TemplateName.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.Template.FromString,
+                _registered_method=True)
+        self.ListTemplates = channel.unary_unary(
+                '/espalier.v1.Coordinator/ListTemplates',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.ListTemplatesRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListTemplatesResponse.FromString,
+                _registered_method=True)
+        self.DeleteTemplate = channel.unary_unary(
+                '/espalier.v1.Coordinator/DeleteTemplate',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.TemplateName.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.DeleteTemplateResponse.FromString,
+                _registered_method=True)
+        self.Reserve = channel.unary_unary(
+                '/espalier.v1.Coordinator/Reserve',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.Reservation.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.Reservation.FromString,
+                _registered_method=True)
+        self.ReleaseReservation = channel.unary_unary(
+                '/espalier.v1.Coordinator/ReleaseReservation',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.ReservationName.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.ReleaseReservationResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/espalier.v1.Coordinator/ListReservations',
+                request_serializer=espalier_dot_v1_dot_coordinator__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer:
@@ -136,6 +241,136 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterWorker(self, request, context):
+        """One call at a time, for small clients and for looking: the same engine and the same rules as Session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeregisterWorker(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeat(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullTasks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportResult(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HealthCheck(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetJobStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkers(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetClusterStats(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetters(self, request, context):
+        """Failed tasks, of one job or of all: what `retry` brings back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTasks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutTemplate(self, request, context):
+        """Tasks under a name, with {parameters} that a submission fills in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTemplate(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTemplates(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTemplate(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reserve(self, request, context):
+        """Capacity held back for a job, or for a tag set, until a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseReservation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,6 +413,111 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=espalier_dot_v1_dot_coordinator__pb2.WorkerMessage.FromString,
                     response_serializer=espalier_dot_v1_dot_coordinator__pb2.CoordinatorMessage.SerializeToString,
+            ),
+            'RegisterWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterWorker,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.RegisterWorkerRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.RegisterWorkerResponse.SerializeToString,
+            ),
+            'DeregisterWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeregisterWorker,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.DeregisterWorkerRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.DeregisterWorkerResponse.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.HeartbeatRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'PullTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.PullTasks,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.PullTasksRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.PullTasksResponse.SerializeToString,
+            ),
+            'ReportResult': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportResult,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.ReportResultRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.ReportResultResponse.SerializeToString,
+            ),
+            'HealthCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.HealthCheck,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.HealthCheckRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.HealthCheckResponse.SerializeToString,
+            ),
+            'GetJobStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobStatus,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.GetJobStatusRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.JobStatus.SerializeToString,
+            ),
+            'CancelJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJob,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.CancelJobRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'WatchJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJob,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.WatchJobRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.JobView.SerializeToString,
+            ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListWorkersRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.DrainWorkerResponse.SerializeToString,
+            ),
+            'GetClusterStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetClusterStats,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.GetClusterStatsRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.ClusterStats.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.ListTasksResponse.SerializeToString,
+            ),
+            'RetryTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTasks,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.RetryTasksRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.RetryTasksResponse.SerializeToString,
+            ),
+            'PutTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutTemplate,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.Template.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.Template.SerializeToString,
+            ),
+            'GetTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTemplate,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.TemplateName.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.Template.SerializeToString,
+            ),
+            'ListTemplates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTemplates,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListTemplatesRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.ListTemplatesResponse.SerializeToString,
+            ),
+            'DeleteTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTemplate,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.TemplateName.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.DeleteTemplateResponse.SerializeToString,
+            ),
+            'Reserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reserve,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.Reservation.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.Reservation.SerializeToString,
+            ),
+            'ReleaseReservation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseReservation,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.ReservationName.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.ReleaseReservationResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=espalier_dot_v1_dot_coordinator__pb2.ListReservationsRequest.FromString,
+                    response_serializer=espalier_dot_v1_dot_coordinator__pb2.ListReservationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +738,573 @@ class Coordinator:
             '/espalier.v1.Coordinator/Session',
             espalier_dot_v1_dot_coordinator__pb2.WorkerMessage.SerializeToString,
             espalier_dot_v1_dot_coordinator__pb2.CoordinatorMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/RegisterWorker',
+            espalier_dot_v1_dot_coordinator__pb2.RegisterWorkerRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.RegisterWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeregisterWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/DeregisterWorker',
+            espalier_dot_v1_dot_coordinator__pb2.DeregisterWorkerRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.DeregisterWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/Heartbeat',
+            espalier_dot_v1_dot_coordinator__pb2.HeartbeatRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/PullTasks',
+            espalier_dot_v1_dot_coordinator__pb2.PullTasksRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.PullTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/ReportResult',
+            espalier_dot_v1_dot_coordinator__pb2.ReportResultRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.ReportResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HealthCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/HealthCheck',
+            espalier_dot_v1_dot_coordinator__pb2.HealthCheckRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.HealthCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/GetJobStatus',
+            espalier_dot_v1_dot_coordinator__pb2.GetJobStatusRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.JobStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/CancelJob',
+            espalier_dot_v1_dot_coordinator__pb2.CancelJobRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/espalier.v1.Coordinator/WatchJob',
+            espalier_dot_v1_dot_coordinator__pb2.WatchJobRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.JobView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/ListWorkers',
+            espalier_dot_v1_dot_coordinator__pb2.ListWorkersRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/DrainWorker',
+            espalier_dot_v1_dot_coordinator__pb2.DrainWorkerRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.DrainWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetClusterStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/GetClusterStats',
+            espalier_dot_v1_dot_coordinator__pb2.GetClusterStatsRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.ClusterStats.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/ListDeadLetters',
+            espalier_dot_v1_dot_coordinator__pb2.ListDeadLettersRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.ListTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/RetryTasks',
+            espalier_dot_v1_dot_coordinator__pb2.RetryTasksRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.RetryTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/PutTemplate',
+            espalier_dot_v1_dot_coordinator__pb2.Template.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.Template.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/GetTemplate',
+            espalier_dot_v1_dot_coordinator__pb2.TemplateName.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.Template.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTemplates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/ListTemplates',
+            espalier_dot_v1_dot_coordinator__pb2.ListTemplatesRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.ListTemplatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/DeleteTemplate',
+            espalier_dot_v1_dot_coordinator__pb2.TemplateName.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.DeleteTemplateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/Reserve',
+            espalier_dot_v1_dot_coordinator__pb2.Reservation.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.Reservation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/ReleaseReservation',
+            espalier_dot_v1_dot_coordinator__pb2.ReservationName.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.ReleaseReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/espalier.v1.Coordinator/ListReservations',
+            espalier_dot_v1_dot_coordinator__pb2.ListReservationsRequest.SerializeToString,
+            espalier_dot_v1_dot_coordinator__pb2.ListReservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

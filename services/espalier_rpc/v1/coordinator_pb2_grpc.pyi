@@ -48,6 +48,31 @@ class CoordinatorStub:
     ListTasks: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListTasksRequest, _coordinator_pb2.ListTasksResponse]
     Session: _grpc.StreamStreamMultiCallable[_coordinator_pb2.WorkerMessage, _coordinator_pb2.CoordinatorMessage]
     """A worker's whole conversation."""
+    RegisterWorker: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RegisterWorkerRequest, _coordinator_pb2.RegisterWorkerResponse]
+    """One call at a time, for small clients and for looking: the same engine and the same rules as Session."""
+    DeregisterWorker: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DeregisterWorkerRequest, _coordinator_pb2.DeregisterWorkerResponse]
+    Heartbeat: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.HeartbeatRequest, _coordinator_pb2.HeartbeatResponse]
+    PullTasks: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PullTasksRequest, _coordinator_pb2.PullTasksResponse]
+    ReportResult: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportResultRequest, _coordinator_pb2.ReportResultResponse]
+    HealthCheck: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.HealthCheckRequest, _coordinator_pb2.HealthCheckResponse]
+    GetJobStatus: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetJobStatusRequest, _coordinator_pb2.JobStatus]
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse]
+    WatchJob: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.JobView]
+    ListWorkers: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListWorkersRequest, _coordinator_pb2.ListWorkersResponse]
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DrainWorkerRequest, _coordinator_pb2.DrainWorkerResponse]
+    GetClusterStats: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetClusterStatsRequest, _coordinator_pb2.ClusterStats]
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListDeadLettersRequest, _coordinator_pb2.ListTasksResponse]
+    """Failed tasks, of one job or of all: what `retry` brings back."""
+    RetryTasks: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RetryTasksRequest, _coordinator_pb2.RetryTasksResponse]
+    PutTemplate: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.Template, _coordinator_pb2.Template]
+    """Tasks under a name, with {parameters} that a submission fills in."""
+    GetTemplate: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.TemplateName, _coordinator_pb2.Template]
+    ListTemplates: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListTemplatesRequest, _coordinator_pb2.ListTemplatesResponse]
+    DeleteTemplate: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.TemplateName, _coordinator_pb2.DeleteTemplateResponse]
+    Reserve: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.Reservation, _coordinator_pb2.Reservation]
+    """Capacity held back for a job, or for a tag set, until a time."""
+    ReleaseReservation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReservationName, _coordinator_pb2.ReleaseReservationResponse]
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListReservationsRequest, _coordinator_pb2.ListReservationsResponse]
 
 @_typing.type_check_only
 class CoordinatorAsyncStub(CoordinatorStub):
@@ -68,6 +93,31 @@ class CoordinatorAsyncStub(CoordinatorStub):
     ListTasks: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListTasksRequest, _coordinator_pb2.ListTasksResponse]  # type: ignore[assignment]
     Session: _aio.StreamStreamMultiCallable[_coordinator_pb2.WorkerMessage, _coordinator_pb2.CoordinatorMessage]  # type: ignore[assignment]
     """A worker's whole conversation."""
+    RegisterWorker: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RegisterWorkerRequest, _coordinator_pb2.RegisterWorkerResponse]  # type: ignore[assignment]
+    """One call at a time, for small clients and for looking: the same engine and the same rules as Session."""
+    DeregisterWorker: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DeregisterWorkerRequest, _coordinator_pb2.DeregisterWorkerResponse]  # type: ignore[assignment]
+    Heartbeat: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.HeartbeatRequest, _coordinator_pb2.HeartbeatResponse]  # type: ignore[assignment]
+    PullTasks: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PullTasksRequest, _coordinator_pb2.PullTasksResponse]  # type: ignore[assignment]
+    ReportResult: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportResultRequest, _coordinator_pb2.ReportResultResponse]  # type: ignore[assignment]
+    HealthCheck: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.HealthCheckRequest, _coordinator_pb2.HealthCheckResponse]  # type: ignore[assignment]
+    GetJobStatus: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetJobStatusRequest, _coordinator_pb2.JobStatus]  # type: ignore[assignment]
+    CancelJob: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelJobRequest, _coordinator_pb2.CancelJobResponse]  # type: ignore[assignment]
+    WatchJob: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.JobView]  # type: ignore[assignment]
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListWorkersRequest, _coordinator_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DrainWorkerRequest, _coordinator_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    GetClusterStats: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetClusterStatsRequest, _coordinator_pb2.ClusterStats]  # type: ignore[assignment]
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListDeadLettersRequest, _coordinator_pb2.ListTasksResponse]  # type: ignore[assignment]
+    """Failed tasks, of one job or of all: what `retry` brings back."""
+    RetryTasks: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RetryTasksRequest, _coordinator_pb2.RetryTasksResponse]  # type: ignore[assignment]
+    PutTemplate: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.Template, _coordinator_pb2.Template]  # type: ignore[assignment]
+    """Tasks under a name, with {parameters} that a submission fills in."""
+    GetTemplate: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.TemplateName, _coordinator_pb2.Template]  # type: ignore[assignment]
+    ListTemplates: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListTemplatesRequest, _coordinator_pb2.ListTemplatesResponse]  # type: ignore[assignment]
+    DeleteTemplate: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.TemplateName, _coordinator_pb2.DeleteTemplateResponse]  # type: ignore[assignment]
+    Reserve: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.Reservation, _coordinator_pb2.Reservation]  # type: ignore[assignment]
+    """Capacity held back for a job, or for a tag set, until a time."""
+    ReleaseReservation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReservationName, _coordinator_pb2.ReleaseReservationResponse]  # type: ignore[assignment]
+    ListReservations: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListReservationsRequest, _coordinator_pb2.ListReservationsResponse]  # type: ignore[assignment]
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
     """The coordinator: durable tasks with exactly one accepted result each.
@@ -133,5 +183,156 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.CoordinatorMessage], _abc.AsyncIterator[_coordinator_pb2.CoordinatorMessage]]:
         """A worker's whole conversation."""
+
+    @_abc_1.abstractmethod
+    def RegisterWorker(
+        self,
+        request: _coordinator_pb2.RegisterWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.RegisterWorkerResponse, _abc.Awaitable[_coordinator_pb2.RegisterWorkerResponse]]:
+        """One call at a time, for small clients and for looking: the same engine and the same rules as Session."""
+
+    @_abc_1.abstractmethod
+    def DeregisterWorker(
+        self,
+        request: _coordinator_pb2.DeregisterWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.DeregisterWorkerResponse, _abc.Awaitable[_coordinator_pb2.DeregisterWorkerResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Heartbeat(
+        self,
+        request: _coordinator_pb2.HeartbeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.HeartbeatResponse, _abc.Awaitable[_coordinator_pb2.HeartbeatResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PullTasks(
+        self,
+        request: _coordinator_pb2.PullTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.PullTasksResponse, _abc.Awaitable[_coordinator_pb2.PullTasksResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReportResult(
+        self,
+        request: _coordinator_pb2.ReportResultRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ReportResultResponse, _abc.Awaitable[_coordinator_pb2.ReportResultResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def HealthCheck(
+        self,
+        request: _coordinator_pb2.HealthCheckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.HealthCheckResponse, _abc.Awaitable[_coordinator_pb2.HealthCheckResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetJobStatus(
+        self,
+        request: _coordinator_pb2.GetJobStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.JobStatus, _abc.Awaitable[_coordinator_pb2.JobStatus]]: ...
+
+    @_abc_1.abstractmethod
+    def CancelJob(
+        self,
+        request: _coordinator_pb2.CancelJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CancelJobResponse, _abc.Awaitable[_coordinator_pb2.CancelJobResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchJob(
+        self,
+        request: _coordinator_pb2.WatchJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.JobView], _abc.AsyncIterator[_coordinator_pb2.JobView]]: ...
+
+    @_abc_1.abstractmethod
+    def ListWorkers(
+        self,
+        request: _coordinator_pb2.ListWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListWorkersResponse, _abc.Awaitable[_coordinator_pb2.ListWorkersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _coordinator_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.DrainWorkerResponse, _abc.Awaitable[_coordinator_pb2.DrainWorkerResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetClusterStats(
+        self,
+        request: _coordinator_pb2.GetClusterStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ClusterStats, _abc.Awaitable[_coordinator_pb2.ClusterStats]]: ...
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _coordinator_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListTasksResponse, _abc.Awaitable[_coordinator_pb2.ListTasksResponse]]:
+        """Failed tasks, of one job or of all: what `retry` brings back."""
+
+    @_abc_1.abstractmethod
+    def RetryTasks(
+        self,
+        request: _coordinator_pb2.RetryTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.RetryTasksResponse, _abc.Awaitable[_coordinator_pb2.RetryTasksResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PutTemplate(
+        self,
+        request: _coordinator_pb2.Template,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.Template, _abc.Awaitable[_coordinator_pb2.Template]]:
+        """Tasks under a name, with {parameters} that a submission fills in."""
+
+    @_abc_1.abstractmethod
+    def GetTemplate(
+        self,
+        request: _coordinator_pb2.TemplateName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.Template, _abc.Awaitable[_coordinator_pb2.Template]]: ...
+
+    @_abc_1.abstractmethod
+    def ListTemplates(
+        self,
+        request: _coordinator_pb2.ListTemplatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListTemplatesResponse, _abc.Awaitable[_coordinator_pb2.ListTemplatesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteTemplate(
+        self,
+        request: _coordinator_pb2.TemplateName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.DeleteTemplateResponse, _abc.Awaitable[_coordinator_pb2.DeleteTemplateResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Reserve(
+        self,
+        request: _coordinator_pb2.Reservation,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.Reservation, _abc.Awaitable[_coordinator_pb2.Reservation]]:
+        """Capacity held back for a job, or for a tag set, until a time."""
+
+    @_abc_1.abstractmethod
+    def ReleaseReservation(
+        self,
+        request: _coordinator_pb2.ReservationName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ReleaseReservationResponse, _abc.Awaitable[_coordinator_pb2.ReleaseReservationResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _coordinator_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListReservationsResponse, _abc.Awaitable[_coordinator_pb2.ListReservationsResponse]]: ...
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
