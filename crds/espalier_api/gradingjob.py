@@ -19,54 +19,14 @@ from espalier_api.common import (
     short_name,
 )
 from espalier_api.meta import Model, ObjectMeta
-from espalier_api.modelserver import ModelServerSpec
-
-_MAX_TOKENS = "Bound of one answer; a bundle whose longest verdict needs more is rejected."
-_TEMPERATURE = "0 always takes the likeliest token."
-
-
-class ModelRef(Model):
-    """Where a judge's model is: an existing server, a template of one for the life of the job, or any endpoint."""
-
-    model_server: str | None = Field(
-        default=None, max_length=253, description="Name of a ModelServer of this namespace."
-    )
-    template: ModelServerSpec | None = Field(
-        default=None, description="A ModelServer that the job itself puts on the Macs."
-    )
-    endpoint: Endpoint | None = None
-    model: str | None = Field(
-        default=None, max_length=253, description="Which of the server's models; default its first."
-    )
-    max_tokens: int = Field(default=800, ge=16, le=8192, description=_MAX_TOKENS)
-    temperature: float = Field(default=0.1, ge=0, le=2, description=_TEMPERATURE)
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Sent with every call, for answers that repeat.")
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            rule="[has(self.modelServer), has(self.template), has(self.endpoint)].filter(x, x).size() == 1",
-            message="a model reference needs exactly one of modelServer, template or endpoint",
-        ),
-        Rule(
-            rule="!has(self.template) || self.template.replicas > 0",
-            message="a template with replicas 0 never answers: set template.replicas to 1 or more",
-        ),
-        Rule(
-            rule="!has(self.model) || !has(self.endpoint)",
-            message="an endpoint's model stands in endpoint.model: remove model",
-        ),
-        Rule(
-            rule="!has(self.model) || !has(self.template) || self.template.models.exists(m, m.name == self.model)",
-            message="model names none of template.models",
-        ),
-    )
+from espalier_api.modelref import MAX_TOKENS, TEMPERATURE, ModelRef
 
 
 class FeedbackModelRef(ModelRef):
     """The feedback judge: longer answers, a little warmer (the seed's 1200 tokens at 0.3)."""
 
-    max_tokens: int = Field(default=1200, ge=16, le=8192, description=_MAX_TOKENS)
-    temperature: float = Field(default=0.3, ge=0, le=2, description=_TEMPERATURE)
+    max_tokens: int = Field(default=1200, ge=16, le=8192, description=MAX_TOKENS)
+    temperature: float = Field(default=0.3, ge=0, le=2, description=TEMPERATURE)
 
 
 class Models(Model):

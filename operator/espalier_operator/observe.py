@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from espalier_api.common import Endpoint, SecretKeyRef
-from espalier_api.gradingjob import GradingJob, ModelRef
+from espalier_api.gradingjob import GradingJob
 from espalier_api.meta import find_condition
+from espalier_api.modelref import ModelRef
 from espalier_kit.clock import Clock
 from espalier_kit.errors import NotFound
 from espalier_kit.execution import ModelEndpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from espalier_api.gradingjob import ModelRef
+from espalier_api.modelref import ModelRef
 from espalier_api.tasks import GradingSettings, JudgeSettings
 from espalier_kit.execution import TaskSpec
 from espalier_operator.plan.ending import ADMIT

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from espalier_api.gradingjob import GradingJob, ModelRef
+from espalier_api.gradingjob import GradingJob
+from espalier_api.modelref import ModelRef
 from espalier_api.modelserver import ModelServerSpec
 from espalier_kit.digest import value_digest
 from espalier_kit.execution import ModelEndpoint
