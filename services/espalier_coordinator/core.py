@@ -143,7 +143,9 @@ class Core:
         kind = (record.type, record.tags)
         lane = entry.lanes.get(kind)
         if lane is None:
-            lane = entry.lanes[kind] = Lane(entry.job.namespace, entry.job.uid, record.type, frozenset(record.tags))
+            lane = entry.lanes[kind] = Lane(
+                entry.job.namespace, entry.job.uid, record.type, frozenset(record.tags), entry.job.pool
+            )
         task = TaskEntry(record, lane)
         self._tasks[record.id] = task
         entry.enter(task)

@@ -283,4 +283,4 @@ class Engine(Recovery):
 
 def _profile_of(hello: Hello) -> Profile:
     """What a worker may run."""
-    return Profile(hello.namespace, hello.job_uid, hello.types, hello.tags)
+    return Profile(hello.namespace, hello.job_uid, hello.types, hello.tags, hello.pool)

@@ -30,7 +30,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A worker's introduction. `namespace` is its account's; None may run every namespace's tasks."""
+    """A worker's introduction. `namespace` is its account's; None may run every namespace's tasks.
+
+    `pool` is the shared pool that its account belongs to; such a worker has no namespace.
+    """
 
     worker_id: str
     namespace: str | None
@@ -39,11 +42,13 @@ class Hello:
     tags: frozenset[str] = frozenset()
     job_uid: str = ""
     in_flight: tuple[Lease, ...] = ()
+    pool: str = ""
 
     @property
     def key(self) -> str:
-        """Its name among all workers: nobody can pass for a worker of another namespace."""
-        return f"{self.namespace or '*'}/{self.worker_id}"
+        """Its name among all workers: nobody can pass for a worker of another namespace or pool."""
+        owner = f"pool:{self.pool}" if self.pool else self.namespace or "*"
+        return f"{owner}/{self.worker_id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,8 @@ class Job:
     finished_at: float = 0.0
     has_endpoints: bool = False
     """Whether its submitter pushed model endpoints: they hold secrets, so only this survives a restart."""
+    pool: str = ""
+    """The shared pool whose workers alone run it; empty: dedicated workers and those of its namespace."""
 
 
 @dataclass(frozen=True, slots=True)

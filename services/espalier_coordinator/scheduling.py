@@ -15,16 +15,21 @@ class Lane:
     job_uid: str
     type: str
     tags: frozenset[str]
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a worker may run. `namespace` None: of every namespace; `job_uid` empty: of every job."""
+    """What a worker may run. `namespace` None: of every namespace; `job_uid` empty: of every job.
+
+    A worker of a pool runs its pool's jobs and no others, whatever their namespace; nobody else runs those.
+    """
 
     namespace: str | None
     job_uid: str
     types: frozenset[str]
     tags: frozenset[str]
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +44,10 @@ class Demand:
 
 
 def may_run(profile: Profile, lane: Lane) -> bool:
-    """Namespace, dedication, type, and all required tags."""
+    """Pool, namespace, dedication, type, and all required tags."""
     return (
         lane.type in profile.types
+        and lane.pool == profile.pool
         and (not profile.job_uid or profile.job_uid == lane.job_uid)
         and (profile.namespace is None or profile.namespace == lane.namespace)
         and lane.tags <= profile.tags

@@ -72,6 +72,7 @@ def task_pictures(entry: JobEntry, state: str = "") -> list[TaskPicture]:
 def _count_workers(workers: Iterable[WorkerEntry], entry: JobEntry) -> int:
     return sum(
         w.session is not None and not w.is_draining
+        and w.profile.pool == entry.job.pool
         and w.profile.job_uid in ("", entry.job.uid)
         and w.profile.namespace in (None, entry.job.namespace)
         and bool(w.profile.types & entry.types)

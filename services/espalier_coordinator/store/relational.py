@@ -26,14 +26,15 @@ from espalier_kit.execution import Dependency, TaskState, When
 Row = tuple[Any, ...]
 Rows = list[Row]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs (
   uid TEXT PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, priority INTEGER NOT NULL,
   suspended INTEGER NOT NULL, cancelled INTEGER NOT NULL, retries INTEGER NOT NULL, task_timeout_s REAL NOT NULL,
-  submitted_at REAL NOT NULL, finished_at REAL NOT NULL, has_endpoints INTEGER NOT NULL
+  submitted_at REAL NOT NULL, finished_at REAL NOT NULL, has_endpoints INTEGER NOT NULL,
+  pool TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tasks (
   sequence INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, job_uid TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL,
@@ -50,11 +51,11 @@ CREATE TABLE IF NOT EXISTS workers (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 PUT_JOB = """
-INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (uid) DO UPDATE SET
+INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (uid) DO UPDATE SET
   namespace=excluded.namespace, name=excluded.name, kind=excluded.kind, priority=excluded.priority,
   suspended=excluded.suspended, cancelled=excluded.cancelled, retries=excluded.retries,
   task_timeout_s=excluded.task_timeout_s, submitted_at=excluded.submitted_at, finished_at=excluded.finished_at,
-  has_endpoints=excluded.has_endpoints
+  has_endpoints=excluded.has_endpoints, pool=excluded.pool
 """
 PUT_TASK = "INSERT INTO tasks VALUES (?,?,?,?,?,?,?,?,?,?,0,0,0) ON CONFLICT DO NOTHING"
 PUT_ENDING = """
@@ -143,14 +144,15 @@ def _statements(write: Write) -> Iterator[tuple[str, Rows]]:
 def _job_row(job: Job) -> Row:
     return (
         job.uid, job.namespace, job.name, job.kind, job.priority, int(job.suspended), int(job.cancelled), job.retries,
-        job.task_timeout_s, job.submitted_at, job.finished_at, int(job.has_endpoints),
+        job.task_timeout_s, job.submitted_at, job.finished_at, int(job.has_endpoints), job.pool,
     )
 
 
 def _job(row: Row) -> Job:
-    uid, namespace, name, kind, priority, suspended, cancelled, retries, timeout_s, submitted, finished, endpoints = row
+    uid, namespace, name, kind, priority, suspended, cancelled, retries, timeout_s, submitted, finished, *rest = row
+    endpoints, pool = rest
     return Job(uid, namespace, name, kind, priority, bool(suspended), bool(cancelled), retries, timeout_s, submitted,
-               finished, bool(endpoints))
+               finished, bool(endpoints), pool)
 
 
 def _task_row(r: TaskRecord) -> Row:
