@@ -17,44 +17,78 @@ from espalier_rpc.server import UNAUTHENTICATED
 CACHE_S = 60.0
 """How long an answer of the API server is trusted; a deleted service account may act this much longer."""
 CACHE_SIZE = 10_000
+SUBMITTER = "espalier-submitter"
+"""The service account of each job namespace that a person's tools act as."""
 
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller. Administrators may everything; anybody else only within `namespace`."""
+    """A caller. Administrators may everything, anybody else only what its role says within its namespaces.
+
+    `namespace` is its own one, where it acts unless it names another; None: every one. `namespaces` are further ones.
+    """
 
     name: str
     namespace: str | None
     is_admin: bool = False
+    namespaces: frozenset[str] = frozenset()
+    may_submit: bool = False
+    may_work: bool = True
 
     @property
     def reach(self) -> str | None:
-        """The namespace whose tasks it may run; None is all of them."""
+        """The namespace whose tasks it runs unless it names one; None is all of them."""
         return None if self.is_admin else self.namespace
+
+    def may_see(self, namespace: str) -> bool:
+        """Whether it may act in `namespace` at all."""
+        return self.reach is None or namespace == self.namespace or namespace in self.namespaces
 
     def require_namespace(self, namespace: str) -> None:
         """Raise `Forbidden` unless it may act in `namespace`."""
-        if not self.is_admin and self.namespace != namespace:
-            raise Forbidden(f"{self.name} may only act in namespace {self.namespace!r}, not in {namespace!r}",
+        if not self.may_see(namespace):
+            own = " and ".join(sorted({self.namespace or "", *self.namespaces} - {""}))
+            raise Forbidden(f"{self.name} may only act in namespace {own!r}, not in {namespace!r}", reason="Forbidden")
+
+    def require_submit(self, namespace: str) -> None:
+        """Raise `Forbidden` unless it may submit and steer jobs of `namespace`."""
+        self.require_namespace(namespace)
+        if not (self.is_admin or self.may_submit):
+            raise Forbidden(f"{self.name} may not submit or steer jobs: only the operator and submitters may",
+                            reason="Forbidden")
+
+    def require_work(self, namespace: str | None) -> None:
+        """Raise `Forbidden` unless it may run tasks of `namespace`; None: of every one."""
+        if namespace is None and self.reach is not None:
+            raise Forbidden(f"{self.name} may only run tasks of namespace {self.namespace!r}", reason="Forbidden")
+        if namespace is not None:
+            self.require_namespace(namespace)
+        if not (self.is_admin or self.may_work):
+            raise Forbidden(f"{self.name} may not run tasks: its role is submitter, a worker needs another",
                             reason="Forbidden")
 
     def require_admin(self) -> None:
-        """Raise `Forbidden` unless it may submit and steer jobs."""
+        """Raise `Forbidden` unless it may everything."""
         if not self.is_admin:
-            raise Forbidden(f"{self.name} may not submit or steer jobs: only the operator may", reason="Forbidden")
+            raise Forbidden(f"{self.name} may not do this: only the operator or an administrator may",
+                            reason="Forbidden")
 
 
 def identity_of(user: str, admins: Iterable[str]) -> Identity:
-    """What a user name says. Raises `Forbidden` for one that is neither an administrator nor a service account."""
+    """What a user name says. Raises `Forbidden` for one that is neither an administrator nor a service account.
+
+    An account of the name `espalier-submitter` submits and steers jobs of its namespace and runs none.
+    """
     namespace, _, account = user.removeprefix(_SERVICE_ACCOUNT).partition(":")
     is_account = user.startswith(_SERVICE_ACCOUNT) and bool(namespace and account)
     if user in admins:
         return Identity(user, namespace if is_account else None, is_admin=True)
     if not is_account:
         raise Forbidden(f"{user} is neither a service account nor in ADMINS", reason="Forbidden")
-    return Identity(user, namespace)
+    is_submitter = account == SUBMITTER
+    return Identity(user, namespace, may_submit=is_submitter, may_work=not is_submitter)
 
 
 class Access(Protocol):

@@ -62,7 +62,7 @@ def test_an_account_acts_in_its_own_namespace_an_administrator_everywhere() -> N
     assert (worker.reach, operator.reach) == ("team-a", None)
     with pytest.raises(Forbidden, match="'team-b'"):
         worker.require_namespace("team-b")
-    with pytest.raises(Forbidden, match="only the operator"):
+    with pytest.raises(Forbidden, match="only the operator or an administrator"):
         worker.require_admin()
 
 
