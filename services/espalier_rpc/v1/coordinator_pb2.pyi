@@ -225,12 +225,14 @@ class SubmitJobRequest(_message.Message):
     TEMPLATE_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
+    """empty: the coordinator gives one"""
     namespace: _builtins.str
     name: _builtins.str
     kind: _builtins.str
     priority: _builtins.int
     suspended: _builtins.bool
     retries: _builtins.int
+    """absent: the coordinator's default"""
     task_timeout_s: _builtins.float
     pool: _builtins.str
     """only workers of this shared pool; empty: dedicated ones and those of its namespace"""
@@ -261,7 +263,7 @@ class SubmitJobRequest(_message.Message):
         kind: _builtins.str = ...,
         priority: _builtins.int = ...,
         suspended: _builtins.bool = ...,
-        retries: _builtins.int = ...,
+        retries: _builtins.int | None = ...,
         task_timeout_s: _builtins.float = ...,
         tasks: _abc.Iterable[Global___TaskSpec] | None = ...,
         endpoints: Global___EndpointList | None = ...,
@@ -273,11 +275,13 @@ class SubmitJobRequest(_message.Message):
         template: _builtins.str = ...,
         parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "endpoints", b"endpoints", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "kind", b"kind", "max_running", b"max_running", "max_tasks_per_s", b"max_tasks_per_s", "name", b"name", "namespace", b"namespace", "parameters", b"parameters", "pool", b"pool", "priority", b"priority", "retries", b"retries", "suspended", b"suspended", "tags", b"tags", "task_timeout_s", b"task_timeout_s", "tasks", b"tasks", "template", b"template", "uid", b"uid", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retries", b"_retries", "endpoints", b"endpoints", "kind", b"kind", "max_running", b"max_running", "max_tasks_per_s", b"max_tasks_per_s", "name", b"name", "namespace", b"namespace", "parameters", b"parameters", "pool", b"pool", "priority", b"priority", "retries", b"retries", "suspended", b"suspended", "tags", b"tags", "task_timeout_s", b"task_timeout_s", "tasks", b"tasks", "template", b"template", "uid", b"uid", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
+    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
 
 Global___SubmitJobRequest: _TypeAlias = SubmitJobRequest  # noqa: Y015
 
@@ -846,6 +850,7 @@ class Hello(_message.Message):
     RESOURCES_FIELD_NUMBER: _builtins.int
     PREFETCH_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     capacity: _builtins.int
     job_uid: _builtins.str
@@ -856,6 +861,8 @@ class Hello(_message.Message):
     """of what it is granted, this many may wait unstarted (and be revoked)"""
     version: _builtins.str
     """of its executors; part of the cache key"""
+    namespace: _builtins.str
+    """whose tasks it runs, for an account of several; empty: its account's own"""
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -883,10 +890,11 @@ class Hello(_message.Message):
         resources: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         prefetch: _builtins.int = ...,
         version: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "in_flight", b"in_flight", "job_uid", b"job_uid", "pool", b"pool", "prefetch", b"prefetch", "resources", b"resources", "tags", b"tags", "types", b"types", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "in_flight", b"in_flight", "job_uid", b"job_uid", "namespace", b"namespace", "pool", b"pool", "prefetch", b"prefetch", "resources", b"resources", "tags", b"tags", "types", b"types", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1373,6 +1381,8 @@ class RegisterWorkerRequest(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """empty: the coordinator gives one"""
     capacity: _builtins.int
@@ -1382,12 +1392,17 @@ class RegisterWorkerRequest(_message.Message):
     pool: _builtins.str
     address: _builtins.str
     """where its health answers; shown, never called"""
+    version: _builtins.str
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def resources(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def in_flight(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
+        """what it still runs, as in Hello: registering again loses none of it"""
+
     def __init__(
         self,
         *,
@@ -1400,10 +1415,12 @@ class RegisterWorkerRequest(_message.Message):
         pool: _builtins.str = ...,
         resources: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         address: _builtins.str = ...,
+        in_flight: _abc.Iterable[Global___Lease] | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "job_uid", b"job_uid", "namespace", b"namespace", "pool", b"pool", "resources", b"resources", "tags", b"tags", "types", b"types", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity", b"capacity", "in_flight", b"in_flight", "job_uid", b"job_uid", "namespace", b"namespace", "pool", b"pool", "resources", b"resources", "tags", b"tags", "types", b"types", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1614,6 +1631,8 @@ class ReportResultRequest(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     EXECUTION_TIME_MS_FIELD_NUMBER: _builtins.int
     TALLIES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     task_id: _builtins.str
     attempt: _builtins.int
@@ -1624,8 +1643,12 @@ class ReportResultRequest(_message.Message):
     outcome: _builtins.str
     """a TaskResult's, where success alone does not say it; empty: done or platformFault"""
     execution_time_ms: _builtins.float
+    reason: _builtins.str
+    """CamelCase, of a fault"""
     @_builtins.property
     def tallies(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]: ...
     def __init__(
         self,
         *,
@@ -1638,10 +1661,12 @@ class ReportResultRequest(_message.Message):
         outcome: _builtins.str = ...,
         execution_time_ms: _builtins.float = ...,
         tallies: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        reason: _builtins.str = ...,
+        children: _abc.Iterable[Global___TaskSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "error", b"error", "execution_time_ms", b"execution_time_ms", "outcome", b"outcome", "result", b"result", "success", b"success", "tallies", b"tallies", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "error", b"error", "execution_time_ms", b"execution_time_ms", "outcome", b"outcome", "reason", b"reason", "result", b"result", "success", b"success", "tallies", b"tallies", "task_id", b"task_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1976,17 +2001,20 @@ class DrainWorkerRequest(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     reason: _builtins.str
+    namespace: _builtins.str
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "reason", b"reason", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
