@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from espalier_coordinator.model import NO_TALLIES, NewTask, TaskRecord
+from espalier_coordinator.model import NO_TALLIES, NewTask, Resources, TaskRecord
 from espalier_kit.execution import ModelEndpoint, TaskState
 
 
@@ -43,6 +43,13 @@ class Hello:
     job_uid: str = ""
     in_flight: tuple[Lease, ...] = ()
     pool: str = ""
+    resources: Resources = ()
+    prefetch: int = 0
+    """Of what it is granted, so many may wait unstarted; only these can be asked back."""
+    version: str = ""
+    """Of its executors: results of one version never answer for another."""
+    address: str = ""
+    """Where its health answers; shown, never called."""
 
     @property
     def key(self) -> str:
@@ -63,6 +70,15 @@ class Report:
     tallies: Mapping[str, float] = field(default_factory=lambda: NO_TALLIES)
     children: tuple[NewTask, ...] = ()
     execution_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an attempt is, 0..1, and the last line it said."""
+
+    lease: Lease
+    fraction: float
+    message: str = ""
 
 
 # ---------------------------------------------------------------- to the worker
@@ -121,6 +137,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoke:
+    """Hand these back unless they were started: another worker is idle."""
+
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Finish, hand back, leave."""
 
@@ -142,4 +165,4 @@ class Close:
     reason: str
 
 
-Message = Welcome | Tasks | Ack | Cancel | Drain | JobContext | Close
+Message = Welcome | Tasks | Ack | Cancel | Revoke | Drain | JobContext | Close

@@ -13,6 +13,15 @@ from espalier_kit.execution import Dependency, TaskState
 MAX_PAYLOAD_BYTES = 256 * 1024
 """Largest payload of a task; more belongs into the artifact store."""
 
+READ_WRITE = "read-write"
+"""The one way of using the result cache, as `TaskSpec.cache` spells it; empty: not at all."""
+
+CACHED = "Cached"
+"""Reason of a task that ended with the result of an equal one."""
+
+Resources = tuple[tuple[str, float], ...]
+"""Amounts by name, sorted by name: what a task takes of its worker's, e.g. (("gpu", 1.0),)."""
+
 NO_TALLIES: Mapping[str, float] = MappingProxyType({})
 
 
@@ -36,6 +45,8 @@ class Event(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
+    REOPENED = "reopened"
+    """Somebody asked for it again: a failed task, or one that was skipped because of it."""
 
 
 TRANSITIONS: Mapping[tuple[TaskState, Event], TaskState] = MappingProxyType({
@@ -43,12 +54,15 @@ TRANSITIONS: Mapping[tuple[TaskState, Event], TaskState] = MappingProxyType({
     (TaskState.BLOCKED, Event.SKIPPED): TaskState.SKIPPED,
     (TaskState.BLOCKED, Event.CANCELLED): TaskState.CANCELLED,
     (TaskState.READY, Event.GRANTED): TaskState.RUNNING,
+    (TaskState.READY, Event.SUCCEEDED): TaskState.DONE,
     (TaskState.READY, Event.FAILED): TaskState.FAILED,
     (TaskState.READY, Event.CANCELLED): TaskState.CANCELLED,
     (TaskState.RUNNING, Event.RETURNED): TaskState.READY,
     (TaskState.RUNNING, Event.SUCCEEDED): TaskState.DONE,
     (TaskState.RUNNING, Event.FAILED): TaskState.FAILED,
     (TaskState.RUNNING, Event.CANCELLED): TaskState.CANCELLED,
+    (TaskState.FAILED, Event.REOPENED): TaskState.BLOCKED,
+    (TaskState.SKIPPED, Event.REOPENED): TaskState.BLOCKED,
 })
 
 FINAL = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.SKIPPED, TaskState.CANCELLED})
@@ -85,6 +99,15 @@ class Job:
     """Whether its submitter pushed model endpoints: they hold secrets, so only this survives a restart."""
     pool: str = ""
     """The shared pool whose workers alone run it; empty: dedicated workers and those of its namespace."""
+    weight: float = 1.0
+    """Its share under weighted fairness."""
+    max_tasks_per_s: float = 0.0
+    """Attempts granted per second at most; 0: no limit."""
+    max_running: int = 0
+    """Attempts that run at once at most; 0: no limit."""
+    tags: tuple[str, ...] = ()
+    """Labels to list by; they have nothing to do with the tags of workers."""
+    cancel_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +121,8 @@ class NewTask:
     timeout_s: float = 0.0
     retries: int | None = None
     tags: tuple[str, ...] = ()
+    resources: Resources = ()
+    cache: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +139,15 @@ class TaskRecord:
     timeout_s: float
     retries: int | None
     tags: tuple[str, ...]
+    resources: Resources = ()
+    cache: str = ""
 
 
 def record_of(job_uid: str, task: NewTask, sequence: int) -> TaskRecord:
     """Give a new task its identity and its place in the queue."""
     return TaskRecord(
         task_id(job_uid, task.key), job_uid, sequence, task.key, task.type, task.payload, task.depends_on,
-        task.timeout_s, task.retries, task.tags,
+        task.timeout_s, task.retries, task.tags, task.resources, task.cache,
     )
 
 
