@@ -84,6 +84,8 @@ LINUX_FAMILIES = (
     Family("tiny", {"tiny": "tiny"}),
 )
 """What only real Linux nodes need."""
+HELM_3 = Family("helm3", {"helm": "helm3"}, ("helm.sh/helm/v3/internal/version.version={version}",))
+"""Installs nothing here; our charts are rendered with it as well, as many still use it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 from espalier_kit.errors import Misconfigured, Permanent
 from espalier_local.assets import (
     FAMILIES,
+    HELM_3,
     LINUX_FAMILIES,
     Family,
     cache_key,
@@ -57,7 +58,7 @@ def test_go_mod_gives_tools_and_version() -> None:
     assert module.version == "v1.36.3"
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *LINUX_FAMILIES], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", [*FAMILIES, *LINUX_FAMILIES, HELM_3], ids=lambda family: family.name)
 def test_each_family_builds_tools_of_its_module(family: Family) -> None:
     module = read_module(TOOLS / family.module)
     names = {tool.rsplit("/", 1)[1] if not tool.endswith("/v3") else "server" for tool in family.tools_of(module)}
@@ -66,7 +67,7 @@ def test_each_family_builds_tools_of_its_module(family: Family) -> None:
 
 
 def test_each_tool_is_in_one_family() -> None:
-    families = [*FAMILIES, *LINUX_FAMILIES]
+    families = [*FAMILIES, *LINUX_FAMILIES, HELM_3]
     listed = [tool for family in families for tool in family.tools_of(read_module(TOOLS / family.module))]
     modules = {family.module for family in families}
     assert sorted(listed) == sorted(tool for module in modules for tool in read_module(TOOLS / module).tools)
