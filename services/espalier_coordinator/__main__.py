@@ -96,7 +96,7 @@ async def _serve(
     with _no_garbage():
         host.do(engine.load(store.load()))
     server = Server(_address(settings.host, settings.grpc_port), settings.tls_dir, [_service_name()])
-    rpc.add_CoordinatorServicer_to_server(Coordinator(host, access), server.grpc)
+    rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, frozenset(settings.pools.values())), server.grpc)
     health = Health(host, clock)
     web = app(host, access, files, health=health, metrics=Metrics(host))
     measuring = asyncio.create_task(health.run(), name="health")
@@ -140,11 +140,11 @@ async def wait_for_tls(folder: Path, stop: asyncio.Event, clock: Clock) -> None:
 @asynccontextmanager
 async def _access(settings: CoordinatorSettings, clock: Clock, tokens: Path | None) -> AsyncIterator[Access]:
     if tokens is not None:
-        yield StaticAccess(local.read_tokens(tokens), settings.admins)
+        yield StaticAccess(local.read_tokens(tokens), settings.admins, settings.pools)
         return
     cluster = await client.connect()
     try:
-        yield ReviewedAccess(cluster, settings.admins, clock)
+        yield ReviewedAccess(cluster, settings.admins, clock, settings.pools)
     finally:
         await cluster.close()
 

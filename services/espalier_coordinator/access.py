@@ -36,6 +36,8 @@ class Identity:
     namespaces: frozenset[str] = frozenset()
     may_submit: bool = False
     may_work: bool = True
+    pool: str = ""
+    """The shared worker pool that it works for."""
 
     @property
     def reach(self) -> str | None:
@@ -69,6 +71,14 @@ class Identity:
             raise Forbidden(f"{self.name} may not run tasks: its role is submitter, a worker needs another",
                             reason="Forbidden")
 
+    def reach_for(self, pool: str) -> str | None:
+        """`reach` of a worker that says it works for `pool`. Raises `Forbidden` unless its account belongs there."""
+        if not self.is_admin and pool != self.pool:
+            belongs = f"belongs to pool {self.pool!r}" if self.pool else "belongs to no pool"
+            wanted = f"run tasks of pool {pool!r}" if pool else "run tasks outside it"
+            raise Forbidden(f"{self.name} may not {wanted}: it {belongs}", reason="Forbidden")
+        return None if pool else self.reach
+
     def require_admin(self) -> None:
         """Raise `Forbidden` unless it may everything."""
         if not self.is_admin:
@@ -76,10 +86,11 @@ class Identity:
                             reason="Forbidden")
 
 
-def identity_of(user: str, admins: Iterable[str]) -> Identity:
+def identity_of(user: str, admins: Iterable[str], pools: Mapping[str, str] | None = None) -> Identity:
     """What a user name says. Raises `Forbidden` for one that is neither an administrator nor a service account.
 
     An account of the name `espalier-submitter` submits and steers jobs of its namespace and runs none.
+    One that `pools` names works for that pool.
     """
     namespace, _, account = user.removeprefix(_SERVICE_ACCOUNT).partition(":")
     is_account = user.startswith(_SERVICE_ACCOUNT) and bool(namespace and account)
@@ -88,7 +99,8 @@ def identity_of(user: str, admins: Iterable[str]) -> Identity:
     if not is_account:
         raise Forbidden(f"{user} is neither a service account nor in ADMINS", reason="Forbidden")
     is_submitter = account == SUBMITTER
-    return Identity(user, namespace, may_submit=is_submitter, may_work=not is_submitter)
+    pool = (pools or {}).get(user, "")
+    return Identity(user, namespace, may_submit=is_submitter, may_work=not is_submitter, pool=pool)
 
 
 class Access(Protocol):
@@ -102,8 +114,10 @@ class Access(Protocol):
 class StaticAccess:
     """Tokens from a table: for local use, tests and benchmarks."""
 
-    def __init__(self, users: Mapping[str, str], admins: Iterable[str]) -> None:
-        self._identities = {token: identity_of(user, frozenset(admins)) for token, user in users.items()}
+    def __init__(
+        self, users: Mapping[str, str], admins: Iterable[str], pools: Mapping[str, str] | None = None
+    ) -> None:
+        self._identities = {token: identity_of(user, frozenset(admins), pools) for token, user in users.items()}
 
     async def identify(self, token: str) -> Identity:
         identity = self._identities.get(token)
@@ -115,8 +129,11 @@ class StaticAccess:
 class ReviewedAccess:
     """Asks the API server (TokenReview), and remembers the answer for a minute by the token's digest."""
 
-    def __init__(self, cluster: Cluster, admins: Iterable[str], clock: Clock) -> None:
+    def __init__(
+        self, cluster: Cluster, admins: Iterable[str], clock: Clock, pools: Mapping[str, str] | None = None
+    ) -> None:
         self._cluster = cluster
+        self._pools = pools
         self._admins = frozenset(admins)
         self._clock = clock
         self._known: dict[str, tuple[float, Identity]] = {}
@@ -151,7 +168,7 @@ class ReviewedAccess:
         user = (status.get("user") or {}).get("username")
         if not isinstance(user, str):
             raise Permanent("the API server's TokenReview names no user", reason="InvalidReview")
-        return identity_of(user, self._admins)
+        return identity_of(user, self._admins, self._pools)
 
 
 def _unknown(why: str) -> Forbidden:

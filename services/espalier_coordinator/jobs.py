@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from grpc import aio
 
 from espalier_coordinator.access import Access, Identity
 from espalier_coordinator.host import Host
+from espalier_coordinator.pools import check_pool
 from espalier_coordinator.session import serve_session
 from espalier_coordinator.state import JobEntry
 from espalier_coordinator.views import job_picture, task_pictures
@@ -30,13 +31,15 @@ WATCH_PAUSE_S = 1.0
 class Coordinator(rpc.CoordinatorServicer):
     """Every call says who is calling, asks the engine, and waits for the disk before it answers."""
 
-    def __init__(self, host: Host, access: Access) -> None:
+    def __init__(self, host: Host, access: Access, pools: Collection[str] = ()) -> None:
+        self._pools = pools
         self._host = host
         self._access = access
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.JobView:  # noqa: N802
         async def submit(identity: Identity) -> pb.JobView:
             identity.require_admin()
+            check_pool(request.pool, self._pools)
             endpoints = endpoints_from_wire(request.endpoints) if request.HasField("endpoints") else None
             tasks = [task_from_wire(t) for t in request.tasks]
             await self._host.settle(self._host.engine.submit(job_from_wire(request), tasks, endpoints))

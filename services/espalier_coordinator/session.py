@@ -71,7 +71,7 @@ def _handle(host: Host, identity: Identity, session: int, message: pb.WorkerMess
     engine = host.engine
     match message.WhichOneof("kind"):
         case "hello":
-            effects = engine.hello(session, hello_from_wire(message.hello, identity.reach))
+            effects = engine.hello(session, hello_from_wire(message.hello, identity.reach_for(message.hello.pool)))
         case "want":
             effects = engine.want(session, message.want.n)
         case "results":

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from espalier_coordinator.pools import read_pools
 from espalier_kit.settings import Settings
 
 
@@ -33,5 +34,6 @@ class CoordinatorSettings(Settings):
     database: Annotated[SecretStr, AfterValidator(_is_postgres)] = SecretStr("")
     tls_dir: Path
     admins: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    pools: Annotated[dict[str, str], BeforeValidator(read_pools)] = Field(default_factory=dict)
     lease_s: float = Field(default=30.0, gt=0)
     heartbeat_s: float = Field(default=5.0, gt=0)

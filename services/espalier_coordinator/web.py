@@ -24,6 +24,7 @@ from espalier_coordinator.artifacts import ArtifactFiles, DiskFull, TooLarge
 from espalier_coordinator.health import SLOW_COMMIT_S, Health, problems
 from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
+from espalier_coordinator.pools import require_artifacts
 from espalier_coordinator.views import JobPicture, TaskPicture, job_picture, task_pictures
 from espalier_kit.errors import EspalierError, Forbidden, Misconfigured, NotFound, Permanent
 from espalier_rpc.server import UNAUTHENTICATED
@@ -44,7 +45,7 @@ def app(host: Host, access: Access, files: ArtifactFiles, *, health: Health, met
     web.add_exception_handler(EspalierError, _answer_error)
     web.add_exception_handler(ClientDisconnect, _answer_disconnect)
     caller = Depends(_identify(access))
-    _add_artifacts(web, files, caller, metrics)
+    _add_artifacts(web, files, caller, metrics, host)
     _add_jobs(web, host, caller)
     _add_health(web, health, metrics)
     return web
@@ -65,9 +66,9 @@ def standby_app() -> FastAPI:
     return web
 
 
-def _add_artifacts(web: FastAPI, files: ArtifactFiles, caller: Any, metrics: Metrics) -> None:
+def _add_artifacts(web: FastAPI, files: ArtifactFiles, caller: Any, metrics: Metrics, host: Host) -> None:
     async def put(request: Request, namespace: str, identity: Identity, sha256: str | None) -> Response:
-        identity.require_namespace(namespace)
+        require_artifacts(identity, namespace, host.engine.jobs.values())
         announced = request.headers.get("content-length", "")
         stored = await files.put(namespace, request.stream(), expected=sha256,
                                  announced=int(announced) if announced.isdigit() else None)
@@ -84,7 +85,7 @@ def _add_artifacts(web: FastAPI, files: ArtifactFiles, caller: Any, metrics: Met
 
     @web.api_route("/artifacts/{namespace}/{sha256}", methods=["GET", "HEAD"])
     async def get(request: Request, namespace: str, sha256: str, identity: Identity = caller) -> Response:
-        identity.require_namespace(namespace)
+        require_artifacts(identity, namespace, host.engine.jobs.values())
         path = files.path(namespace, sha256)
         headers = {"content-length": str(path.stat().st_size), "etag": f'"{sha256}"'}
         if request.method == "HEAD":

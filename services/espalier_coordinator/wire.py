@@ -47,7 +47,7 @@ def hello_from_wire(message: pb.Hello, namespace: str | None) -> Hello:
         raise Permanent("worker_id cannot contain the character NUL", reason="InvalidHello")
     return Hello(
         message.worker_id, namespace, message.capacity, frozenset(message.types), frozenset(message.tags),
-        message.job_uid, leases_from_wire(message.in_flight),
+        message.job_uid, leases_from_wire(message.in_flight), message.pool,
     )
 
 
@@ -85,7 +85,7 @@ def job_from_wire(message: pb.SubmitJobRequest) -> Job:
         raise Permanent("retries and task_timeout_s cannot be negative", reason="InvalidJob")
     return Job(
         message.uid, message.namespace, message.name, message.kind, message.priority, message.suspended,
-        retries=message.retries, task_timeout_s=message.task_timeout_s,
+        retries=message.retries, task_timeout_s=message.task_timeout_s, pool=message.pool,
     )
 
 
@@ -152,6 +152,7 @@ def job_to_wire(picture: JobPicture) -> pb.JobView:
         counts=pb.Counts(**{name: picture.counts[name] for name in _COUNTS}), tallies=picture.tallies,
         outcomes=[_outcome(t) for t in picture.outcomes], workers=picture.workers, submitted_at=job.submitted_at,
         finished_at=job.finished_at, priority=job.priority, epoch=picture.epoch, lost_leases=picture.lost_leases,
+        pool=job.pool,
     )
 
 

@@ -106,7 +106,7 @@ def job_request_to_wire(job: JobRequest) -> pb.SubmitJobRequest:
     return pb.SubmitJobRequest(
         uid=job.uid, namespace=job.namespace, name=job.name, kind=job.kind, priority=job.priority,
         suspended=job.suspended, retries=job.retries, task_timeout_s=job.task_timeout_s,
-        tasks=[task_to_wire(t) for t in job.tasks], endpoints=endpoints_to_wire(job.endpoints),
+        tasks=[task_to_wire(t) for t in job.tasks], endpoints=endpoints_to_wire(job.endpoints), pool=job.pool,
     )
 
 
@@ -117,6 +117,7 @@ def job_request_from_wire(message: pb.SubmitJobRequest) -> JobRequest:
         suspended=message.suspended, retries=message.retries,
         task_timeout_s=message.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
         tasks=tuple(spec_from_wire(t) for t in message.tasks), endpoints=endpoints_from_wire(message.endpoints),
+        pool=message.pool,
     )
 
 
@@ -146,7 +147,7 @@ def job_view_to_wire(view: JobView) -> pb.JobView:
         ),
         tallies=dict(view.tallies), outcomes=[task_outcome_to_wire(o) for o in view.outcomes], workers=view.workers,
         submitted_at=view.submitted_at, finished_at=view.finished_at, priority=view.priority, epoch=view.epoch,
-        lost_leases=view.lost_leases,
+        lost_leases=view.lost_leases, pool=view.pool,
     )
 
 
@@ -160,7 +161,7 @@ def job_view_from_wire(message: pb.JobView) -> JobView:
         ),
         tallies=dict(message.tallies), outcomes=tuple(task_outcome_from_wire(o) for o in message.outcomes),
         workers=message.workers, submitted_at=message.submitted_at, finished_at=message.finished_at,
-        priority=message.priority, epoch=message.epoch, lost_leases=message.lost_leases,
+        priority=message.priority, epoch=message.epoch, lost_leases=message.lost_leases, pool=message.pool,
     )
 
 

@@ -31,6 +31,8 @@ class JobRequest:
     suspended: bool = False
     retries: int = 3
     task_timeout_s: float = DEFAULT_TASK_TIMEOUT_S
+    pool: str = ""
+    """The shared pool whose workers run it; empty: dedicated workers and those of its namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class JobView:
     priority: int = 0
     epoch: str = ""
     lost_leases: int = 0
+    pool: str = ""
 
     @property
     def is_final(self) -> bool:

@@ -62,7 +62,7 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
 
         identity = Identity(
             worker_id=settings.id, job_uid=settings.job_uid, capacity=settings.capacity, prefetch=settings.prefetch,
-            drain_s=settings.drain_s,
+            drain_s=settings.drain_s, pool=settings.pool,
         )
         worker = Worker(
             identity, connect=connect, executors=executors, artifacts=artifacts, clock=clock, metrics=metrics

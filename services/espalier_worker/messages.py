@@ -17,11 +17,12 @@ MAX_RESULTS_BYTES = 4 * 1024 * 1024
 
 
 def hello(
-    *, worker_id: str, job_uid: str, capacity: int, types: tuple[str, ...], in_flight: Iterable[Lease]
+    *, worker_id: str, job_uid: str, capacity: int, types: tuple[str, ...], in_flight: Iterable[Lease],
+    pool: str = "",
 ) -> pb.WorkerMessage:
     return pb.WorkerMessage(
         hello=pb.Hello(
-            worker_id=worker_id, capacity=capacity, types=types, job_uid=job_uid,
+            worker_id=worker_id, capacity=capacity, types=types, job_uid=job_uid, pool=pool,
             in_flight=[_lease_to_wire(lease) for lease in in_flight],
         )
     )

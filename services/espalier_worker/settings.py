@@ -19,6 +19,7 @@ class WorkerSettings(Settings):
     token_file: Path = Path("/var/run/secrets/espalier/token")
     namespace: str = Field(min_length=1)
     job_uid: str = ""
+    pool: str = Field(default="", description="The shared pool it works for; its account must belong to it.")
     capacity: int = Field(default=4, ge=1, le=64)
     prefetch: int = Field(default=2, ge=0, le=64)
     id: str = Field(min_length=1, description="The pod's name.")

@@ -39,6 +39,7 @@ class Identity:
 
     worker_id: str
     job_uid: str = ""
+    pool: str = ""
     capacity: int = 4
     prefetch: int = 2
     drain_s: float = 20.0
@@ -99,7 +100,7 @@ class Worker:
         self._leases.new_session()
         return messages.hello(
             worker_id=self._identity.worker_id, job_uid=self._identity.job_uid, capacity=self._identity.capacity,
-            types=self._types, in_flight=self._leases.held(),
+            types=self._types, in_flight=self._leases.held(), pool=self._identity.pool,
         )
 
     def due(self) -> tuple[pb.WorkerMessage, ...]:
