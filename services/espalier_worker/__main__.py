@@ -18,10 +18,10 @@ from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
 from espalier_rpc.artifacts import HttpArtifacts, web_client
 from espalier_rpc.client import CoordinatorClient, channel
-from espalier_worker import health
+from espalier_worker import health, once
 from espalier_worker.executors import Executors, InstalledExecutors
 from espalier_worker.metrics import Metrics
-from espalier_worker.settings import WorkerSettings
+from espalier_worker.settings import WorkerSettings, words
 from espalier_worker.worker import Identity, Worker
 
 
@@ -30,28 +30,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="espalier-worker", description="Runs tasks of a coordinator.")
     parser.add_argument("--version", action="version", version=version("espalier"))
     parser.add_argument("--check-settings", action="store_true", help="read the settings, say whether they are right")
+    parser.add_argument("--once", action="store_true", help="run one task, report it and end")
+    parser.add_argument("--types", metavar="TYPE,…", help="take only tasks of these types")
     arguments = parser.parse_args()
     logs.configure()
     logging.getLogger("httpx").setLevel("WARNING")  # a line for every artifact says nothing
     try:
         settings = load(WorkerSettings, "worker")
+        given = {"types": arguments.types} if arguments.types is not None else {}
+        settings = settings.model_copy(update=given | ({"once": True} if arguments.once else {}))
+        executors = InstalledExecutors().only(words(settings.types))
     except Misconfigured as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
         return EXIT_MISCONFIGURED
     if arguments.check_settings:
         print("settings are right")  # noqa: T201 - the answer asked for
         return 0
-    return run_program(lambda stop: serve(settings, InstalledExecutors(), stop))
+    return run_program(lambda stop: serve(settings, executors, stop))
 
 
 async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Event) -> int:
     """The whole program: returns its exit code once it is drained.
 
-    A dedicated worker that is stopped before its coordinator dismissed it has not completed its index of the Job.
+    A dedicated worker that is stopped before its coordinator dismissed it has not completed its index of the Job;
+    what a one-shot worker's code means, `once` says.
     """
     metrics, clock = Metrics(), SystemClock()
     authority, name = read_authority(settings.ca_file), settings.coordinator_name
     token = partial(read_token, settings.token_file)
+    if settings.once:
+        await once.warm_up(executors)
     async with web_client(settings.coordinator_web, ca_pem=authority) as http:
 
         def connect() -> CoordinatorClient:
@@ -70,6 +78,8 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
         lag = health.LoopLag(clock, metrics)
         web = health.app(worker.facts, lag, metrics)
         await _until_first(worker.run(stop), lag.run(), health.serve(web, host=settings.host, port=settings.port))
+        if settings.once:
+            return once.exit_code(worker.settled, is_dismissed=worker.is_dismissed)
         return EXIT_STOPPED if settings.job_uid and not worker.is_dismissed else 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
+from espalier_kit.errors import Misconfigured
 from espalier_kit.execution import Executor, PlatformFault
 
 GROUP = "espalier.executors"
@@ -33,6 +34,15 @@ class InstalledExecutors:
     @property
     def types(self) -> tuple[str, ...]:
         return tuple(sorted(self._points))
+
+    def only(self, types: tuple[str, ...]) -> InstalledExecutors:
+        """Just these; all if none is named. Raises `Misconfigured` for a type that nothing installed offers."""
+        if unknown_types := [type_ for type_ in types if type_ not in self._points]:
+            raise Misconfigured(
+                f"ESPALIER_WORKER_TYPES: no executor for {', '.join(unknown_types)} is installed; "
+                f"there are {', '.join(self.types) or 'none'}"
+            )
+        return InstalledExecutors({type_: self._points[type_] for type_ in types or self.types})
 
     def find(self, type_: str) -> Executor:
         point = self._points.get(type_)

@@ -39,10 +39,14 @@ class Grant:
 
 
 class Leases:
-    """The worker's book. The window is `capacity + prefetch` tasks that are queued, running or on their way."""
+    """The worker's book. The window is `capacity + prefetch` tasks that are queued, running or on their way.
 
-    def __init__(self, *, capacity: int, prefetch: int) -> None:
+    After `at_most` attempts have ended (None: never) it drains by itself.
+    """
+
+    def __init__(self, *, capacity: int, prefetch: int, at_most: int | None = None) -> None:
         self._capacity = capacity
+        self._left = at_most
         self._window = capacity + prefetch
         self._queued: dict[Lease, Grant] = {}
         self._running: dict[Lease, Grant] = {}
@@ -51,6 +55,12 @@ class Leases:
         self._hand_back: set[Lease] = set()
         self._wanted = 0
         self._draining = False
+        self._settled: TaskReport | None = None
+
+    @property
+    def settled(self) -> TaskReport | None:
+        """The last result that is on the coordinator's disk."""
+        return self._settled
 
     @property
     def queued(self) -> int:
@@ -110,20 +120,17 @@ class Leases:
         """An attempt ended; a replaced one leaves nothing behind."""
         lease = Lease(report.task_id, report.attempt)
         if self._running.pop(lease, None) or self._queued.pop(lease, None):
-            self._results[lease] = report
-            self._unsent.add(lease)
+            self._keep(lease, report)
 
     def reject(self, report: TaskReport) -> None:
         """A granted task that could not even be read."""
         self._wanted = max(0, self._wanted - 1)
-        lease = Lease(report.task_id, report.attempt)
-        self._results[lease] = report
-        self._unsent.add(lease)
+        self._keep(Lease(report.task_id, report.attempt), report)
 
     def ack(self, leases: Iterable[Lease]) -> None:
         """These results are on disk."""
         for lease in leases:
-            self._results.pop(lease, None)
+            self._settled = self._results.pop(lease, None) or self._settled
             self._unsent.discard(lease)
 
     def cancel_queued(self, lease: Lease) -> None:
@@ -158,6 +165,15 @@ class Leases:
         more = max(0, self._window - len(self._queued) - len(self._running) - self._wanted)
         self._wanted += more
         return more
+
+    def _keep(self, lease: Lease, report: TaskReport) -> None:
+        """Until it is acked; the last that this book may take ends its work."""
+        self._results[lease] = report
+        self._unsent.add(lease)
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self.drain()
 
     def _replace_older(self, lease: Lease) -> list[Lease]:
         for older in [held for held in self._queued if held.task_id == lease.task_id]:

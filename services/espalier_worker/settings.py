@@ -25,4 +25,12 @@ class WorkerSettings(Settings):
     id: str = Field(min_length=1, description="The pod's name.")
     host: str = "127.0.0.1"
     port: int = Field(default=8082, ge=0, le=65535, description="Health and metrics; 0 takes any free one.")
+    types: str = Field(default="", description="Task types to take, comma-separated; empty: all that are installed.")
+    tags: str = Field(default="", description="What this worker offers to tasks that require it, comma-separated.")
+    once: bool = Field(default=False, description="Run one task, report it and end.")
     drain_s: float = Field(default=20.0, ge=0, description="After SIGTERM: seconds that running tasks may still take.")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a comma-separated setting."""
+    return tuple(word for part in text.split(",") if (word := part.strip()))

@@ -17,6 +17,7 @@ from espalier_kit.retry import Backoff
 from espalier_rpc.client import CoordinatorClient
 from espalier_rpc.convert import endpoints_from_wire
 from espalier_rpc.v1 import coordinator_pb2 as pb
+from espalier_rpc.views import TaskReport
 from espalier_worker import messages
 from espalier_worker.context import Abort, AttemptContext, identity
 from espalier_worker.executors import Executors
@@ -35,7 +36,10 @@ LEAVE_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this worker is. `drain_s` seconds are what running tasks get once the worker itself is told to stop."""
+    """Who this worker is. `drain_s` seconds are what running tasks get once the worker itself is told to stop.
+
+    A worker with tags may run tasks that require them; `at_most` attempts end it (None: as many as there are).
+    """
 
     worker_id: str
     job_uid: str = ""
@@ -43,6 +47,8 @@ class Identity:
     capacity: int = 4
     prefetch: int = 2
     drain_s: float = 20.0
+    tags: tuple[str, ...] = ()
+    at_most: int | None = None
 
 
 class Worker:
@@ -59,7 +65,7 @@ class Worker:
         self._artifacts = artifacts
         self._clock = clock
         self._metrics = metrics
-        self._leases = Leases(capacity=identity.capacity, prefetch=identity.prefetch)
+        self._leases = Leases(capacity=identity.capacity, prefetch=identity.prefetch, at_most=identity.at_most)
         self._attempts: dict[Lease, tuple[AttemptContext, asyncio.Task[None]]] = {}
         self._endpoints: dict[str, tuple[ModelEndpoint, ...]] = {}
         self._wake = asyncio.Event()
@@ -94,6 +100,11 @@ class Worker:
     def is_dismissed(self) -> bool:
         """Whether the coordinator said that there is no more work for it."""
         return self._is_dismissed
+
+    @property
+    def settled(self) -> TaskReport | None:
+        """The last result that is on the coordinator's disk."""
+        return self._leases.settled
 
     # ------------------------------------------------------------ the session's desk
     def hello(self) -> pb.WorkerMessage:
