@@ -60,6 +60,12 @@ _TABLE = (
         "Another job holds the Macs that this job's model servers need.",
         "Wait, or free a Mac; the message names the holder and what is missing.",
     ),
+    Reason(
+        "UnknownPool",
+        "The job asks for a shared worker pool that the platform does not have.",
+        "Apply the job again with one of the pools that the message lists, or without workers.pool; an administrator "
+        "adds a pool by chart value pools, and then the job goes on by itself.",
+    ),
     Reason("SuspendedByUser", "runPolicy.suspend is true.", "Set runPolicy.suspend to false to go on."),
     Reason("NotSuspended", "The job is not suspended.", "Nothing to do."),
     Reason("CancelledByUser", "runPolicy.cancel is true: what was done is kept.", "Apply a new object to start again."),

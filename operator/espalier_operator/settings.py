@@ -20,6 +20,10 @@ def _networks(value: object) -> object:
     return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
 
 
+def _names(value: object) -> object:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
 class OperatorSettings(Settings):
     """What the administrator decides."""
 
@@ -32,6 +36,9 @@ class OperatorSettings(Settings):
     coordinator_name: str = Field(min_length=1)
     token_file: Path = Path("/var/run/secrets/espalier/token")
     node_addresses: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = ()
+    pools: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        default=(), description="Shared worker pools that the chart made."
+    )
     worker_image: str = Field(min_length=1)
     mlx_image: str = Field(min_length=1)
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"

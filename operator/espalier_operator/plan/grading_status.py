@@ -135,7 +135,9 @@ def _acute(facts: GradingJobFacts, now: datetime) -> list[tuple[str, str]]:
     elif view is not None and view.state == "running" and started is not None:
         waited = (now - started).total_seconds() > WORKER_START_S
         if waited and view.workers == 0 and view.counts.pending + view.counts.running > 0:
-            found.append(("WorkerMissing", "no worker is connected although tasks wait"))
+            pool = facts.job.spec.workers.pool
+            who = f"no worker of pool {pool}" if pool else "no worker"
+            found.append(("WorkerMissing", f"{who} is connected although tasks wait"))
     return found
 
 

@@ -71,6 +71,7 @@ def _submission(facts: GradingJobFacts) -> JobRequest:
         uid=job.metadata.uid, namespace=job.metadata.namespace, name=job.metadata.name, kind="GradingJob",
         tasks=(TaskSpec(key=ADMIT_KEY, type=ADMIT, payload=settings.wire()),), endpoints=endpoints(facts),
         priority=policy.priority, retries=policy.retries, task_timeout_s=float(policy.task_timeout_seconds),
+        pool=job.spec.workers.pool or "",
     )
 
 

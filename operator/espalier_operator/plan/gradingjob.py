@@ -17,7 +17,7 @@ from espalier_operator.plan.models import macs_needed, own_servers, template_chi
 from espalier_operator.plan.notices import notices
 from espalier_operator.plan.outcome import Burial, Change, Deletion, Plan, WorkAction
 from espalier_operator.plan.pods import NODE_PATIENCE_S
-from espalier_operator.plan.workers import worker_changes, worker_children
+from espalier_operator.plan.workers import pool_problem, worker_changes, worker_children
 from espalier_operator.settings import OperatorSettings
 
 DRAIN_S = 30
@@ -46,7 +46,7 @@ def plan(facts: GradingJobFacts, now: datetime, settings: OperatorSettings) -> P
     end = ending(facts)
     if end is not None:
         return _end(facts, end, now)
-    return _go_on(facts, _stage(facts), now, settings)
+    return _go_on(facts, _stage(facts, settings), now, settings)
 
 
 def contender(job: GradingJob) -> Contender:
@@ -57,7 +57,7 @@ def contender(job: GradingJob) -> Contender:
     return Contender(-policy.priority, created, job.metadata.namespace, job.metadata.name, macs_needed(job))
 
 
-def _stage(facts: GradingJobFacts) -> Stage:
+def _stage(facts: GradingJobFacts, settings: OperatorSettings) -> Stage:
     policy = facts.job.spec.run_policy
     if policy.cancel:
         return _stopping(facts, "CancelledByUser", "waiting until running tasks have stopped")
@@ -71,6 +71,8 @@ def _stage(facts: GradingJobFacts) -> Stage:
     if facts.coordinator.view is None and (problem := facts.reference_problem) is not None:
         rejected = problem.reason == "ModelNotFound"
         return Stage("False", problem.reason, problem.message, is_rejected=rejected, recheck_s=RETRY_S)
+    if facts.coordinator.view is None and (problem := pool_problem(facts.job, settings.pools)) is not None:
+        return Stage("False", problem.reason, problem.message, is_rejected=True, recheck_s=RETRY_S)
     placement = place(
         contender(facts.job), has_some=any(s.exists and not s.is_going for s in own_servers(facts)),
         macs=facts.macs, holders=facts.holders, others=facts.contenders,

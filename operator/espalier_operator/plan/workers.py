@@ -1,6 +1,8 @@
-"""The dedicated workers of one job: ServiceAccount, authority, Indexed Job, and how the Job follows its CR."""
+"""The workers of one job: ServiceAccount, authority, Indexed Job, and how the Job follows its CR; or a shared pool."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from espalier_api.common import Workers
 from espalier_api.gradingjob import GradingJob
@@ -17,7 +19,7 @@ from espalier_kube.objects import (
     service_account,
     value_env,
 )
-from espalier_operator.plan.facts import WorkerFacts
+from espalier_operator.plan.facts import Problem, WorkerFacts
 from espalier_operator.plan.outcome import Change, Deletion
 from espalier_operator.plan.pods import CA_FILE, TOKEN_DIR, authority_config_map, credentials_volume, with_overrides
 from espalier_operator.settings import OperatorSettings
@@ -41,7 +43,12 @@ def workers_hash(workers: Workers) -> str:
 def worker_children(
     obj: Object, job: GradingJob, *, settings: OperatorSettings, ca_pem: str, suspend: bool, live: WorkerFacts | None
 ) -> tuple[Object, ...]:
-    """What must exist for the workers. A Job that exists is changed by `worker_changes`, never applied again."""
+    """What must exist for the workers. A Job that exists is changed by `worker_changes`, never applied again.
+
+    A shared pool's workers are there already: the chart makes them, and an autoscaler or a person says how many.
+    """
+    if job.spec.workers.pool is not None:
+        return ()
     name, namespace = worker_name(job.metadata.name), job.metadata.namespace
     labels = owner_labels("worker", kind="GradingJob", name=job.metadata.name)
     account = service_account(metadata(name, namespace, labels=labels, owner=obj))
@@ -73,6 +80,15 @@ def worker_changes(
     sizes = {"completions": replicas, "parallelism": replicas, "maxFailedIndexes": replicas}
     patch = {"spec": {"suspend": suspend, **(sizes if live.replicas != replicas else {})}}
     return (Change(JOB, live.name, namespace, patch),), ()
+
+
+def pool_problem(job: GradingJob, pools: Collection[str]) -> Problem | None:
+    """Why no worker can ever come for the job; `pools` are those that the platform has."""
+    wanted = job.spec.workers.pool
+    if wanted is None or wanted in pools:
+        return None
+    there = f"the pools are {', '.join(sorted(pools))}" if pools else "the platform has no pools"
+    return Problem("UnknownPool", f"workers.pool: there is no worker pool {wanted}; {there}")
 
 
 def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSettings) -> Object:
