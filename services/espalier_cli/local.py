@@ -15,13 +15,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured, NotFound
-from espalier_local import cluster, release
+from espalier_local import cluster, release, shaping
 from espalier_local.hosts import MAX_LINUX, PROFILES, container_profiles
 from espalier_local.layout import Layout
 from espalier_local.places import Places, checked_name, default_name, places_from
 from espalier_local.progress import Terminal
 
-app = typer.Typer(help="A real Kubernetes on this machine: up, down, status, cut, mend, logs.", no_args_is_help=True)
+app = typer.Typer(
+    help="A real Kubernetes on this machine: up, down, status, cut, mend, shape, logs.", no_args_is_help=True
+)
 _console = Console()
 _LOOK_S = 0.2
 
@@ -104,6 +106,23 @@ def mend(node: Annotated[str, typer.Argument(help="A node's name.")], name: Name
 
 
 @app.command()
+def shape(
+    node: Annotated[str, typer.Argument(help="A node's name.")],
+    rate: Annotated[str, typer.Option(help="What its cable carries each way, such as 1mbit or 500kbit.")] = "",
+    off: Annotated[bool, typer.Option("--off", help="Let it carry what it can.")] = False,
+    name: Name = "",
+) -> None:
+    """Limit the bandwidth of a node's cable; with --nodes container."""
+    with _sentences():
+        if bool(rate) == off:
+            raise Misconfigured("say either --rate, such as --rate 1mbit, or --off")
+        places, chosen = _choose(name)
+        cluster.shape(chosen, places, node, None if off else shaping.parse_rate(rate))
+        how = "what it can" if off else f"{rate} each way"
+        _console.print(f"the cable of {node} carries {how}")
+
+
+@app.command()
 def logs(
     component: Annotated[str, typer.Argument(help="etcd, kube-apiserver, …, supervisor, or a node's name.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,
@@ -137,6 +156,8 @@ def _table(found: cluster.Status) -> Table:
         state = str(process.phase)
         if process.name in found.node_names:
             state += ", Ready" if process.name in found.ready_nodes else ", not Ready"
+        if process.name in found.rates:
+            state += f", {shaping.show_rate(found.rates[process.name])}"
         table.add_row(process.name, state, str(process.pid or "-"), str(process.restarts), process.last_exit or "-")
     return table
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,6 +69,8 @@ class Status:
     processes: tuple[ProcessState, ...] = ()
     ready_nodes: frozenset[str] = frozenset()
     problem: str = ""
+    rates: Mapping[str, int] = field(default_factory=dict)
+    """Bits per second of the cables that `shape` has limited."""
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -135,6 +137,7 @@ def status(name: str, places: Places) -> Status:
         name, exists=True, is_ready=ready, server=f"https://{address}:{API_PORT}", kubeconfig=layout.kubeconfig,
         processes=tuple(states.get(process, ProcessState(process)) for process in control.names()),
         ready_nodes=nodes, problem=_problem(name, control, ready, nodes),
+        rates=containers.rates(found.cables, filter(is_node, control.names())) if found.cables else {},
     )  # fmt: skip
 
 
@@ -160,6 +163,17 @@ def cut(name: str, places: Places, node: str) -> None:
 def mend(name: str, places: Places, node: str) -> None:
     """Put a host back on the network; raises `NotFound`."""
     _plug(name, places, node).mend()
+
+
+def shape(name: str, places: Places, node: str, rate: int | None) -> None:
+    """Let a host's cable carry so many bits per second each way, or what it can.
+
+    Raises `NotFound`, and `Misconfigured` where hosts have no cables.
+    """
+    plug = _plug(name, places, node)
+    if not isinstance(plug, containers.Cable):
+        raise Misconfigured(f"cluster {name} has no cables to shape: they come with up --nodes container")
+    plug.shape(rate)
 
 
 def _plug(name: str, places: Places, node: str) -> Host | containers.Cable:

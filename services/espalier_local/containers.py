@@ -17,7 +17,7 @@ import yaml
 
 from espalier_kit.certificates import KeyPair, issue
 from espalier_kit.errors import Permanent, Retryable
-from espalier_local import api, dns, remains
+from espalier_local import api, dns, remains, shaping
 from espalier_local import cables as wires
 from espalier_local.addresses import API_PORT, Cables, Range
 from espalier_local.assets import Assets
@@ -92,6 +92,15 @@ class Cable:
     def mend(self) -> None:
         """Put it back."""
         wires.run(wires.mend_command(self.cables, self.k))
+
+    def shape(self, rate: int | None) -> None:
+        """Let it carry so many bits per second each way; None: what it can."""
+        shaping.shape(self.cables, self.name, self.k, rate)
+
+    @property
+    def rate(self) -> int | None:
+        """What it carries at most, bits per second."""
+        return shaping.rate_of(self.cables, self.k)
 
     def inside(self, *command: str) -> tuple[str, ...]:
         """The command as it runs on the host's network."""
@@ -278,6 +287,12 @@ def hosts_of(
 def cable_of(cables: Cables, name: str) -> Cable:
     """The cable of the host of that name."""
     return Cable(cables, name, _POSITIONS[name])
+
+
+def rates(cables: Cables, names: Iterable[str]) -> dict[str, int]:
+    """The rates of those hosts whose cable has one."""
+    found = {name: cable_of(cables, name).rate for name in names}
+    return {name: rate for name, rate in found.items() if rate is not None}
 
 
 def remove(layout: Layout, cables: Cables) -> None:
