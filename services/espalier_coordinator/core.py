@@ -234,7 +234,8 @@ class Core:
     # ------------------------------------------------------------ workers
 
     def _renew(self, worker: WorkerEntry) -> None:
-        worker.expires_at = self._clock.monotonic() + self._limits.lease_s
+        worker.heard_at = self._clock.monotonic()
+        worker.expires_at = worker.heard_at + self._limits.lease_s
 
     def _remove(self, worker: WorkerEntry) -> None:
         """Forget a worker without live leases: a restart need not wait for it."""

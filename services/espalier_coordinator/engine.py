@@ -140,6 +140,7 @@ class Engine(Recovery):
             self._send(worker.session, Close("another session says it is this worker"))
         worker.profile, worker.capacity, worker.session = _profile_of(hello), max(1, hello.capacity), session
         worker.wants, worker.is_awaited, worker.is_draining = 0, False, False
+        worker.hello = hello
         worker.contexts.clear()
         self._sessions[session] = worker
         self._renew(worker)
@@ -157,6 +158,10 @@ class Engine(Recovery):
         worker = self._worker(session)
         worker.wants = min(worker.wants + max(n, 0), MAX_WANTS)
         return self._flush()
+
+    def withdraw(self, session: int) -> None:
+        """The worker no longer waits for what it asked for and did not get."""
+        self._worker(session).wants = 0
 
     def results(self, session: int, reports: Iterable[Report]) -> Effects:
         """Attempts ended. Each is acked once its effect, or the one that won over it, is on disk."""

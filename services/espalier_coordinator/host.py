@@ -45,12 +45,17 @@ class Outbox:
 
     async def take(self) -> list[Message]:
         """All waiting messages, at least one; none once it is closed. Raises the error it was closed with."""
-        await self._wake.wait()
-        taken, self._messages = self._messages, []
+        while not self._messages and not self._is_closed:
+            self._wake.clear()
+            await self._wake.wait()
+        taken = self.take_now()
         if not taken and self._error:
             raise self._error
-        if not self._is_closed:
-            self._wake.clear()
+        return taken
+
+    def take_now(self) -> list[Message]:
+        """What is waiting, perhaps nothing."""
+        taken, self._messages = self._messages, []
         return taken
 
 

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from espalier_coordinator.graph import Graph
-from espalier_coordinator.messages import Lease
+from espalier_coordinator.messages import Hello, Lease
 from espalier_coordinator.model import FINAL, Attempt, Ending, Event, Job, JobState, Spent, TaskRecord, step
 from espalier_coordinator.scheduling import Lane, Profile
 from espalier_kit.execution import ModelEndpoint, TaskState
@@ -106,6 +106,10 @@ class WorkerEntry:
     capacity: int
     session: int | None
     expires_at: float
+    heard_at: float = 0.0
+    """Monotonic seconds of its last message; 0 before the first to this process."""
+    hello: Hello | None = None
+    """How it last introduced itself; None while it is awaited."""
     is_awaited: bool = False
     """Known from before a restart and not yet back."""
     is_registered: bool = False
