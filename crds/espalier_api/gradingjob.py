@@ -16,6 +16,8 @@ from espalier_api.common import (
     Source,
     Workers,
     immutable,
+    never_taken_back,
+    settled,
     short_name,
 )
 from espalier_api.meta import Model, ObjectMeta
@@ -81,14 +83,6 @@ class Performance(Model):
     targets: PerformanceTargets = PerformanceTargets()
 
 
-def _settled(field: str) -> Rule:
-    """`runPolicy.{field}` is handed over with the tasks."""
-    return Rule(
-        rule=f"self.runPolicy.{field} == oldSelf.runPolicy.{field}",
-        message=f"spec.runPolicy.{field} cannot change after creation: apply a new GradingJob",
-    )
-
-
 _IMMUTABLE = ("assignment", "submissions", "models", "scale", "execution")
 
 
@@ -108,12 +102,8 @@ class GradingJobSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *(immutable(field, instead="apply a new GradingJob") for field in _IMMUTABLE),
-        *(_settled(field) for field in ("retries", "taskTimeoutSeconds")),
-        Rule(
-            rule="!(has(oldSelf.runPolicy) && oldSelf.runPolicy.cancel)"
-            " || (has(self.runPolicy) && self.runPolicy.cancel)",
-            message="runPolicy.cancel cannot be taken back: apply a new GradingJob",
-        ),
+        *(settled(field) for field in ("retries", "taskTimeoutSeconds")),
+        never_taken_back(),
     )
 
 

@@ -12,16 +12,17 @@ from espalier_api.modelserver import ModelServerSpec
 
 MAX_TOKENS = "Bound of one answer, in tokens."
 TEMPERATURE = "0 always takes the likeliest token."
+_ONE_MODEL_NAME = Rule(
+    rule="!has(self.model) || !has(self.endpoint)",
+    message="an endpoint's model stands in endpoint.model: remove model",
+)
 
 
-class ModelRef(Model):
-    """Where a model is: an existing server, a template of one for the life of the job, or any endpoint."""
+class ServerRef(Model):
+    """Where a model is: an existing server, or any endpoint."""
 
     model_server: str | None = Field(
         default=None, max_length=253, description="Name of a ModelServer of this namespace."
-    )
-    template: ModelServerSpec | None = Field(
-        default=None, description="A ModelServer that the job itself puts on the Macs."
     )
     endpoint: Endpoint | None = None
     model: str | None = Field(
@@ -33,6 +34,22 @@ class ModelRef(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
+            rule="has(self.modelServer) != has(self.endpoint)",
+            message="this model reference needs either modelServer or endpoint",
+        ),
+        _ONE_MODEL_NAME,
+    )
+
+
+class ModelRef(ServerRef):
+    """Where a model is: an existing server, a template of one for the life of the job, or any endpoint."""
+
+    template: ModelServerSpec | None = Field(
+        default=None, description="A ModelServer that the job itself puts on the Macs."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
             rule="[has(self.modelServer), has(self.template), has(self.endpoint)].filter(x, x).size() == 1",
             message="a model reference needs exactly one of modelServer, template or endpoint",
         ),
@@ -40,12 +57,14 @@ class ModelRef(Model):
             rule="!has(self.template) || self.template.replicas > 0",
             message="a template with replicas 0 never answers: set template.replicas to 1 or more",
         ),
-        Rule(
-            rule="!has(self.model) || !has(self.endpoint)",
-            message="an endpoint's model stands in endpoint.model: remove model",
-        ),
+        _ONE_MODEL_NAME,
         Rule(
             rule="!has(self.model) || !has(self.template) || self.template.models.exists(m, m.name == self.model)",
             message="model names none of template.models",
         ),
     )
+
+
+def template_of(ref: ServerRef) -> ModelServerSpec | None:
+    """The server that the job itself makes, if it does."""
+    return ref.template if isinstance(ref, ModelRef) else None

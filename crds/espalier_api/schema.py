@@ -15,12 +15,14 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from espalier_api import GROUP, VERSION
-from espalier_api.common import SAYS, Column, Rule
+from espalier_api.benchmarkcomparison import BenchmarkComparison
+from espalier_api.benchmarkjob import BenchmarkJob
+from espalier_api.common import KEEPS_UNKNOWN, SAYS, Column, Rule
 from espalier_api.gradingjob import GradingJob
 from espalier_api.modelserver import ModelServer
 
-Kind = type[GradingJob] | type[ModelServer]
-KINDS: tuple[Kind, ...] = (GradingJob, ModelServer)
+Kind = type[GradingJob] | type[ModelServer] | type[BenchmarkJob] | type[BenchmarkComparison]
+KINDS: tuple[Kind, ...] = (GradingJob, BenchmarkJob, BenchmarkComparison, ModelServer)
 
 MAX_CRD_BYTES = 60_000
 """`kubectl apply` keeps a copy of the object in an annotation of at most 256 kB, and people read these files."""
@@ -28,7 +30,7 @@ MAX_CRD_BYTES = 60_000
 _COPIED = (
     "type", "format", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
     "minProperties", "maxProperties", "description", "default", "x-kubernetes-list-type",
-    "x-kubernetes-list-map-keys", "x-kubernetes-validations",
+    "x-kubernetes-list-map-keys", "x-kubernetes-validations", KEEPS_UNKNOWN,
 )  # fmt: skip
 _DROPPED = {"title", "additionalProperties", "properties", "required", "items", SAYS}
 _TRANSLATED = {"anyOf", "allOf", "const", "exclusiveMinimum", "exclusiveMaximum", "$ref", "$defs"}
@@ -118,7 +120,8 @@ def _convert(node: Mapping[str, Any], defs: Mapping[str, Any], where: str) -> di
     if made.get("type") == "object":
         _convert_object(node, made, defs, where)
     elif made.get("type") == "array":
-        made["items"] = _convert(_items(node, where), defs, f"{where}[]")
+        items = _convert(_items(node, where), defs, f"{where}[]")
+        made["items"] = items if made.get("x-kubernetes-list-type") == "map" else _without_transitions(items)
     elif "type" not in made:
         raise DialectError(f"{where}: a structural schema needs one type; use a concrete class, not Any or a union")
     return made
@@ -161,6 +164,8 @@ def _translate_scalars(node: Mapping[str, Any], made: dict[str, Any]) -> None:
 
 
 def _convert_object(node: Mapping[str, Any], made: dict[str, Any], defs: Mapping[str, Any], where: str) -> None:
+    if node.get(KEEPS_UNKNOWN):
+        return
     values = node.get("additionalProperties")
     if isinstance(values, Mapping):
         made["additionalProperties"] = _convert(values, defs, f"{where}{{}}")
@@ -174,6 +179,20 @@ def _convert_object(node: Mapping[str, Any], made: dict[str, Any], defs: Mapping
     }
     if "default" in made and made["default"] == _own_defaults(made["properties"]):
         made["default"] = {}  # the API server fills in the fields' own defaults
+
+
+def _without_transitions(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a plain list's items, of which the API server knows no old self: the list must not change."""
+    made = dict(schema)
+    rules = made.pop("x-kubernetes-validations", ())
+    if kept := [rule for rule in rules if "oldSelf" not in rule["rule"]]:
+        made["x-kubernetes-validations"] = kept
+    if "properties" in made:
+        made["properties"] = {name: _without_transitions(child) for name, child in made["properties"].items()}
+    for below in ("items", "additionalProperties"):
+        if below in made:
+            made[below] = _without_transitions(made[below])
+    return made
 
 
 def _own_defaults(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,8 @@ LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 CSR = Kind("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", namespaced=False)
 TOKEN_REVIEW = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False)
 GRADING_JOB = Kind("espalier.dev", "v1alpha1", "GradingJob", "gradingjobs")
+BENCHMARK_JOB = Kind("espalier.dev", "v1alpha1", "BenchmarkJob", "benchmarkjobs")
+BENCHMARK_COMPARISON = Kind("espalier.dev", "v1alpha1", "BenchmarkComparison", "benchmarkcomparisons")
 MODEL_SERVER = Kind("espalier.dev", "v1alpha1", "ModelServer", "modelservers")
 
 

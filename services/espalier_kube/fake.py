@@ -24,8 +24,8 @@ Key = tuple[str, str, str, str]
 """apiVersion, kind, namespace, name."""
 
 STATUS_KINDS = frozenset({
-    "GradingJob", "ModelServer", "Pod", "Node", "Job", "Deployment", "StatefulSet", "CertificateSigningRequest",
-    "Namespace", "PersistentVolumeClaim",
+    "GradingJob", "BenchmarkJob", "BenchmarkComparison", "ModelServer", "Pod", "Node", "Job", "Deployment",
+    "StatefulSet", "CertificateSigningRequest", "Namespace", "PersistentVolumeClaim",
 })
 _REVIEWS = frozenset({"TokenReview", "SubjectAccessReview"})
 _SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
