@@ -81,6 +81,7 @@ FAMILIES = (
 LINUX_FAMILIES = (
     Family("kubernetes", {name: name for name in ("kubelet", "kube-proxy")}, _KUBERNETES_STAMPS, part="node"),
     Family("coredns", {"coredns": "coredns"}),
+    Family("metrics-server", {"metrics-server": "metrics-server"}),
     Family("tiny", {"tiny": "tiny"}),
 )
 """What only real Linux nodes need."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from espalier_kit.errors import EspalierError, Misconfigured, NotFound, Permanent
 from espalier_kube.cluster import NODE
-from espalier_local import api, bootstrap, containers, dns, machine, pki, record
+from espalier_local import api, bootstrap, containers, machine, pki, record
 from espalier_local.addresses import API_PORT, Range, port_blocker
 from espalier_local.assets import FAMILIES, LINUX_FAMILIES, Assets
 from espalier_local.assets import ensure as ensure_assets
@@ -26,7 +26,7 @@ from espalier_local.places import Places, checked_name
 from espalier_local.processes import ProcessHost
 from espalier_local.progress import Progress
 from espalier_local.readiness import is_ready
-from espalier_local.supervised import ProcessState
+from espalier_local.supervised import Phase, ProcessState
 
 CONTROL_PLANE_TIMEOUT_S = 90.0
 """Ready takes about 4 s on an idle machine; a busy one with two cores has needed more than 30."""
@@ -80,7 +80,7 @@ class Status:
 
 def is_node(process: str) -> bool:
     """Whether that process is a node. A node's helpers have its name, a dot and their own."""
-    return process not in (*COMPONENTS, dns.DNS) and "." not in process
+    return process not in (*COMPONENTS, *containers.ADDONS) and "." not in process
 
 
 def up(
@@ -225,7 +225,7 @@ def _start(
         _wait_until_ready(control, claimed.server, keys)
         api.apply(layout.kubeconfig, bootstrap.objects(*keys.bootstrap_token))
     if cables:
-        containers.start_dns(control, keys, assets, cables)
+        containers.start_addons(control, keys, assets, cables)
     hosts = (
         containers.hosts_of(layout, cables, profiles, assets, machine.demand(machine.look()))
         if cables else hosts_of(layout, address_range, profiles)
@@ -307,5 +307,13 @@ def _problem(name: str, control: Control, is_ready: bool, nodes: frozenset[str])
         return f"the supervisor is gone; espalier local up --name {name} starts it again and adopts what runs"
     if not is_ready:
         return f"the API server does not answer; see espalier local logs kube-apiserver --name {name}"
+    states = control.states()
+    for process, state in states.items():
+        if _is_hopeless(state):
+            return f"{process} does not stay up ({state.last_exit}); see espalier local logs {process} --name {name}"
     lost = [process for process in control.names() if is_node(process) and process not in nodes]
     return f"not Ready: {', '.join(lost)}" if lost else ""
+
+
+def _is_hopeless(state: ProcessState) -> bool:
+    return state.phase is Phase.WAITING and state.restarts >= _HOPELESS_RESTARTS

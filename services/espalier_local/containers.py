@@ -17,7 +17,7 @@ import yaml
 
 from espalier_kit.certificates import KeyPair, issue
 from espalier_kit.errors import Permanent, Retryable
-from espalier_local import api, dns, remains, shaping
+from espalier_local import api, dns, metricsserver, remains, shaping
 from espalier_local import cables as wires
 from espalier_local.addresses import API_PORT, Cables, Range
 from espalier_local.assets import Assets
@@ -33,6 +33,8 @@ from espalier_local.processes import NODE_ORDER, ProcessHost
 from espalier_local.supervised import Phase, ProcessSpec, Wish
 
 RUNTIME_TIMEOUT_S = 60.0
+ADDONS = (dns.DNS, metricsserver.METRICS_SERVER)
+"""Processes beside the control plane."""
 _LOOK_S = 0.05
 _POSITIONS: Mapping[str, int] = {profile.name: k for k, profile in enumerate(CONTAINER_PROFILES, start=1)}
 UNPROXIED = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), "")
@@ -50,12 +52,13 @@ def lay_switch(cables: Cables) -> None:
     wires.lay(wires.switch_commands(cables, linux_positions()))
 
 
-def start_dns(control: Control, pki: Pki, assets: Assets, cables: Cables) -> None:
-    """The names of Services, for pods on Linux hosts."""
+def start_addons(control: Control, pki: Pki, assets: Assets, cables: Cables) -> None:
+    """What every cluster has beside its control plane: names of Services for pods, figures for `kubectl top`."""
     file = control.layout.root / "Corefile"
     write_atomically(file, dns.corefile(cables, pki.kubeconfig("coredns")))
-    control.put(unproxied([dns.spec(assets, pki, cables, file)]))
-    api.apply(control.layout.kubeconfig, dns.objects(cables))
+    specs = [dns.spec(assets, pki, cables, file), metricsserver.spec(assets, pki, cables)]
+    control.put(unproxied(specs))
+    api.apply(control.layout.kubeconfig, [*dns.objects(cables), *metricsserver.objects(cables, pki)])
 
 
 @dataclass(frozen=True, slots=True)

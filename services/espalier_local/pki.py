@@ -17,6 +17,8 @@ from espalier_kit.certificates import KeyPair, issue, make_authority
 SERVICE_RANGE = "10.0.0.0/24"
 _FIRST_SERVICE = "10.0.0.1"
 DNS_USER = "espalier:coredns"
+METRICS_USER = "espalier:metrics-server"
+METRICS_NAME = "metrics-server.kube-system.svc"
 BOOTSTRAP_GROUP = "system:bootstrappers:espalier"
 _SERVER_NAMES = (
     "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost",
@@ -39,7 +41,7 @@ class Pki:
         return str(self.directory / f"{name}.key")
 
     def kubeconfig(self, name: str) -> Path:
-        """Path of a kubeconfig: admin, controller-manager, scheduler, kube-proxy, coredns or bootstrap."""
+        """Path of a kubeconfig: bootstrap, or that of a client that `_make` names."""
         return self.directory / f"{name}.kubeconfig"
 
     @property
@@ -70,12 +72,14 @@ def _make(pki: Pki, addresses: tuple[str, ...], server: str, now: datetime) -> N
     _save(pki, "front-proxy-client", issue(front, "front-proxy-client", now, is_client=True))
     # etcd dials itself with its own certificate, hence both usages.
     _save(pki, "etcd", issue(storage, "etcd", now, hosts=(*addresses, "localhost"), is_server=True, is_client=True))
+    _save(pki, "metrics-server", issue(authority, METRICS_NAME, now, hosts=(METRICS_NAME,), is_server=True))
     for name, user, organisation in (
         ("admin", "espalier-admin", "system:masters"),
         ("controller-manager", "system:kube-controller-manager", ""),
         ("scheduler", "system:kube-scheduler", ""),
         ("kube-proxy", "system:kube-proxy", ""),
         ("coredns", DNS_USER, ""),
+        ("metrics-server", METRICS_USER, ""),
     ):
         pair = issue(authority, user, now, organisations=[organisation] if organisation else [], is_client=True)
         _write(pki.kubeconfig(name), _kubeconfig(server, authority, user, certificate_user(pair)))
