@@ -18,7 +18,7 @@ from espalier_coordinator.model import Event, Job, NewTask, TaskRecord
 from espalier_coordinator.recovery import Recovery
 from espalier_coordinator.results import is_held_by
 from espalier_coordinator.scheduling import Profile
-from espalier_coordinator.state import JobEntry, WorkerEntry
+from espalier_coordinator.state import JobEntry, TaskEntry, WorkerEntry
 from espalier_coordinator.store import DropJob, PutJob, PutTasks, PutWorker, Snapshot
 from espalier_kit.errors import Forbidden, NotFound, Permanent
 from espalier_kit.execution import ModelEndpoint, TaskState
@@ -125,6 +125,10 @@ class Engine(Recovery):
             return self.jobs[uid]
         except KeyError:
             raise NotFound(f"no job {uid!r}: it was never submitted or has been deleted", reason="NotFound") from None
+
+    def task(self, task_id: str) -> TaskEntry | None:
+        """The task of that id, where there is one."""
+        return self._tasks.get(task_id)
 
     # ------------------------------------------------------------ workers
 
