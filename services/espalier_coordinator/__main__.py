@@ -18,11 +18,12 @@ from pathlib import Path
 from espalier_coordinator import local
 from espalier_coordinator.access import Access, ReviewedAccess, StaticAccess
 from espalier_coordinator.artifacts import ArtifactFiles
+from espalier_coordinator.calls.book import calls_of
 from espalier_coordinator.engine import Engine, Limits
 from espalier_coordinator.health import Health
 from espalier_coordinator.host import Host
-from espalier_coordinator.jobs import Coordinator
 from espalier_coordinator.metrics import Metrics
+from espalier_coordinator.servicer import Coordinator
 from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store import TaskStore
 from espalier_coordinator.store.seat import Seat
@@ -96,8 +97,10 @@ async def _serve(
     with _no_garbage():
         host.do(engine.load(store.load()))
     server = Server(_address(settings.host, settings.grpc_port), settings.tls_dir, [_service_name()])
-    rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, frozenset(settings.pools.values())), server.grpc)
     health = Health(host, clock)
+    calls = calls_of(host, health, clock, pools=frozenset(settings.pools.values()), retries=settings.retries,
+                     heartbeat_s=settings.heartbeat_s, timeout_s=settings.health_timeout_s)
+    rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, calls), server.grpc)
     web = app(host, access, files, health=health, metrics=Metrics(host))
     measuring = asyncio.create_task(health.run(), name="health")
     try:

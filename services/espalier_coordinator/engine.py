@@ -13,7 +13,7 @@ from functools import partial
 
 from espalier_coordinator.checks import check_tasks
 from espalier_coordinator.core import Commit, Effects, Limits
-from espalier_coordinator.messages import Close, Hello, Lease, Report, Welcome
+from espalier_coordinator.messages import Close, Drain, Hello, Lease, Report, Welcome
 from espalier_coordinator.model import Event, Job, NewTask, TaskRecord
 from espalier_coordinator.recovery import Recovery
 from espalier_coordinator.results import is_held_by
@@ -187,6 +187,15 @@ class Engine(Recovery):
             if task and is_held_by(task, worker, lease) and not task.is_settling:
                 self.statistics.handed_back += 1
                 self._return(task)
+        return self._flush()
+
+    def drain_worker(self, key: str, reason: str) -> Effects:
+        """Tell a worker to finish what it runs, hand back the rest and leave. Unknown or leaving already: nothing."""
+        worker = self.workers.get(key)
+        if worker is not None and worker.session is not None and not worker.is_draining:
+            worker.is_draining, worker.wants = True, 0
+            self._send(worker.session, Drain(reason))
+            self._mark_workers_changed(worker.profile)
         return self._flush()
 
     def disconnect(self, session: int) -> Effects:

@@ -10,9 +10,10 @@ from typing import Any
 from grpc import aio
 
 from espalier_coordinator.access import Access, Identity
+from espalier_coordinator.calls.workers import introduced
 from espalier_coordinator.host import Host, Outbox
 from espalier_coordinator.messages import Close
-from espalier_coordinator.wire import hello_from_wire, leases_from_wire, report_from_wire, to_wire
+from espalier_coordinator.wire import leases_from_wire, report_from_wire, to_wire
 from espalier_kit.errors import EspalierError, Permanent, Retryable
 from espalier_rpc.server import abort, bearer_token
 from espalier_rpc.v1 import coordinator_pb2 as pb
@@ -71,7 +72,7 @@ def _handle(host: Host, identity: Identity, session: int, message: pb.WorkerMess
     engine = host.engine
     match message.WhichOneof("kind"):
         case "hello":
-            effects = engine.hello(session, hello_from_wire(message.hello, identity.reach_for(message.hello.pool)))
+            effects = engine.hello(session, introduced(identity, message.hello))
         case "want":
             effects = engine.want(session, message.want.n)
         case "results":

@@ -37,3 +37,7 @@ class CoordinatorSettings(Settings):
     pools: Annotated[dict[str, str], BeforeValidator(read_pools)] = Field(default_factory=dict)
     lease_s: float = Field(default=30.0, gt=0)
     heartbeat_s: float = Field(default=5.0, gt=0)
+    health_timeout_s: float = Field(default=10.0, gt=0)
+    """A worker that is silent for longer is degraded; after `lease_s` it is gone."""
+    retries: int = Field(default=3, ge=0)
+    """Of a job that does not say."""

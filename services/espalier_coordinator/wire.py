@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from espalier_coordinator.messages import (
     Ack,
@@ -16,15 +18,22 @@ from espalier_coordinator.messages import (
     Lease,
     Message,
     Report,
+    Revoke,
     Tasks,
     Verdict,
     Welcome,
 )
-from espalier_coordinator.model import NO_TALLIES, Job, NewTask
+from espalier_coordinator.model import NO_TALLIES, Job, NewTask, Resources
+from espalier_coordinator.standing import Stats, WorkerPicture
 from espalier_coordinator.views import JobPicture, TaskPicture
+from espalier_kit.digest import canonical_json
 from espalier_kit.errors import Permanent
+from espalier_kit.execution import TaskState
 from espalier_rpc.convert import dependency_from_wire, endpoints_to_wire
 from espalier_rpc.v1 import coordinator_pb2 as pb
+
+if TYPE_CHECKING:  # exists for type checkers only
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 MAX_TASKS_BYTES = 4 * 1024 * 1024
 """A message with several tasks stays below this: no stream is blocked for long."""
@@ -38,7 +47,7 @@ def _readable(text: str) -> str:
     return text.replace(NUL, "\N{REPLACEMENT CHARACTER}")
 
 
-def hello_from_wire(message: pb.Hello, namespace: str | None) -> Hello:
+def hello_from_wire(message: pb.Hello, namespace: str | None, *, address: str = "") -> Hello:
     """Raises `Permanent` with a sentence."""
     if not message.worker_id or message.capacity < 1 or not message.types:
         raise Permanent("Hello needs worker_id, capacity of at least 1 and the task types it can run",
@@ -47,8 +56,13 @@ def hello_from_wire(message: pb.Hello, namespace: str | None) -> Hello:
         raise Permanent("worker_id cannot contain the character NUL", reason="InvalidHello")
     return Hello(
         message.worker_id, namespace, message.capacity, frozenset(message.types), frozenset(message.tags),
-        message.job_uid, leases_from_wire(message.in_flight), message.pool,
+        message.job_uid, leases_from_wire(message.in_flight), message.pool, _resources(message.resources),
+        max(0, message.prefetch), message.version, address,
     )
+
+
+def _resources(amounts: Mapping[str, float]) -> Resources:
+    return tuple(sorted(amounts.items()))
 
 
 def leases_from_wire(leases: Iterable[pb.Lease]) -> tuple[Lease, ...]:
@@ -59,6 +73,7 @@ def task_from_wire(message: pb.TaskSpec) -> NewTask:
     return NewTask(
         message.key, message.type, message.payload, tuple(dependency_from_wire(d) for d in message.depends_on),
         message.timeout_s, message.retries if message.HasField("retries") else None, tuple(message.tags),
+        _resources(message.resources), message.cache,
     )
 
 
@@ -85,7 +100,8 @@ def job_from_wire(message: pb.SubmitJobRequest) -> Job:
         raise Permanent("retries and task_timeout_s cannot be negative", reason="InvalidJob")
     return Job(
         message.uid, message.namespace, message.name, message.kind, message.priority, message.suspended,
-        retries=message.retries, task_timeout_s=message.task_timeout_s, pool=message.pool,
+        retries=message.retries, task_timeout_s=message.task_timeout_s, pool=message.pool, weight=message.weight or 1.0,
+        max_tasks_per_s=message.max_tasks_per_s, max_running=message.max_running, tags=tuple(message.tags),
     )
 
 
@@ -96,7 +112,7 @@ def to_wire(messages: Iterable[Message]) -> Iterator[pb.CoordinatorMessage]:
             return
         if kind is Ack:
             leases = [lease for ack in group if isinstance(ack, Ack) for lease in ack.leases]
-            yield pb.CoordinatorMessage(ack=pb.Ack(leases=_leases(leases)))
+            yield pb.CoordinatorMessage(ack=pb.Ack(leases=leases_to_wire(leases)))
         elif kind is Tasks:
             yield from _tasks(a for tasks in group if isinstance(tasks, Tasks) for a in tasks.tasks)
         else:
@@ -120,17 +136,30 @@ def _single(message: Message) -> pb.CoordinatorMessage:
         case Welcome(epoch, heartbeat_s):
             return pb.CoordinatorMessage(welcome=pb.Welcome(epoch=epoch, heartbeat_s=heartbeat_s))
         case Cancel(leases):
-            return pb.CoordinatorMessage(cancel=pb.Cancel(leases=_leases(leases)))
+            return pb.CoordinatorMessage(cancel=pb.Cancel(leases=leases_to_wire(leases)))
+        case Revoke(leases):
+            return pb.CoordinatorMessage(revoke=pb.Revoke(leases=leases_to_wire(leases)))
         case Drain(reason):
             return pb.CoordinatorMessage(drain=pb.Drain(reason=reason))
-        case JobContext(job_uid, endpoints):
-            context = pb.JobContext(job_uid=job_uid, endpoints=endpoints_to_wire(endpoints))
-            return pb.CoordinatorMessage(context=context)
+        case JobContext():
+            return pb.CoordinatorMessage(context=context_to_wire(message))
     raise TypeError(f"not a single message: {type(message).__name__}")
 
 
-def _leases(leases: Iterable[Lease]) -> list[pb.Lease]:
+def leases_to_wire(leases: Iterable[Lease]) -> list[pb.Lease]:
     return [pb.Lease(task_id=x.task_id, attempt=x.attempt) for x in leases]
+
+
+def context_to_wire(context: JobContext) -> pb.JobContext:
+    return pb.JobContext(job_uid=context.job_uid, endpoints=endpoints_to_wire(context.endpoints))
+
+
+def assignments_to_wire(assignments: Iterable[Assignment]) -> RepeatedCompositeFieldContainer[pb.Assignment]:
+    """All of them, however large: whoever pulls has said how many it takes."""
+    tasks = pb.Tasks()
+    for assignment in assignments:
+        _add_assignment(tasks, assignment)
+    return tasks.tasks
 
 
 def _add_assignment(tasks: pb.Tasks, a: Assignment) -> None:
@@ -152,11 +181,35 @@ def job_to_wire(picture: JobPicture) -> pb.JobView:
         counts=pb.Counts(**{name: picture.counts[name] for name in _COUNTS}), tallies=picture.tallies,
         outcomes=[_outcome(t) for t in picture.outcomes], workers=picture.workers, submitted_at=job.submitted_at,
         finished_at=job.finished_at, priority=job.priority, epoch=picture.epoch, lost_leases=picture.lost_leases,
-        pool=job.pool,
+        pool=job.pool, tags=job.tags,
     )
 
 
 _COUNTS = ("pending", "running", "done", "failed", "skipped", "cancelled")
+
+
+def status_to_wire(status: str, picture: JobPicture) -> pb.JobStatus:
+    """A job in the words of a small client: its result is the value of its only task, or {key: value} of the told."""
+    counts, job = picture.counts, picture.job
+    total = sum(counts[name] for name in _COUNTS)
+    ended = total - counts["pending"] - counts["running"]
+    return pb.JobStatus(
+        job_id=job.uid, status=status, progress=ended / total if total else 1.0,
+        result=_result(picture, total), error=_error(picture), counts=pb.Counts(**{n: counts[n] for n in _COUNTS}),
+        submitted_at=job.submitted_at, finished_at=job.finished_at,
+    )
+
+
+def _result(picture: JobPicture, total: int) -> bytes:
+    done = [t for t in picture.outcomes if t.state == TaskState.DONE]
+    if total == 1:
+        return done[0].value if done else b""
+    return canonical_json({t.key: json.loads(t.value or b"null") for t in done}) if done else b""
+
+
+def _error(picture: JobPicture) -> str:
+    failed = [t for t in picture.outcomes if t.state == TaskState.FAILED]
+    return f"{failed[0].key}: {failed[0].reason}: {failed[0].message}" if failed else ""
 
 
 def _outcome(t: TaskPicture) -> pb.TaskOutcome:
@@ -167,3 +220,21 @@ def _outcome(t: TaskPicture) -> pb.TaskOutcome:
 def task_to_wire(t: TaskPicture) -> pb.TaskView:
     return pb.TaskView(id=t.id, key=t.key, type=t.type, state=t.state, attempts=t.attempts, worker=t.worker,
                        reason=t.reason, message=t.message, value=t.value)
+
+
+def worker_to_wire(w: WorkerPicture) -> pb.WorkerView:
+    return pb.WorkerView(
+        worker_id=w.worker_id, namespace=w.namespace, status=w.status, capacity=w.capacity,
+        current_tasks=w.current_tasks, load=w.load, tags=w.tags, types=w.types, pool=w.pool, job_uid=w.job_uid,
+        last_heartbeat_age_s=w.last_heartbeat_age_s, resources=w.resources, address=w.address,
+    )
+
+
+def stats_to_wire(s: Stats) -> pb.ClusterStats:
+    return pb.ClusterStats(
+        total_workers=s.workers, active_workers=s.active_workers, total_capacity=s.capacity, used_capacity=s.used,
+        cluster_load=s.load, total_jobs=sum(s.jobs.values()), pending_jobs=s.jobs.get("pending", 0),
+        running_jobs=s.jobs.get("running", 0) + s.jobs.get("suspended", 0), completed_jobs=s.jobs.get("completed", 0),
+        failed_jobs=s.jobs.get("failed", 0), cancelled_jobs=s.jobs.get("cancelled", 0),
+        pending_tasks=s.pending_tasks, running_tasks=s.running_tasks, pending_by_pool=s.pending_by_pool,
+    )

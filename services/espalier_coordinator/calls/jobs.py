@@ -1,0 +1,176 @@
+"""Submitting, steering and seeing jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Collection, Iterable
+from dataclasses import dataclass
+
+from espalier_coordinator.access import Identity
+from espalier_coordinator.host import Host
+from espalier_coordinator.pools import check_pool
+from espalier_coordinator.standing import job_status
+from espalier_coordinator.state import JobEntry
+from espalier_coordinator.views import JobPicture, job_picture, task_pictures
+from espalier_coordinator.wire import job_from_wire, job_to_wire, status_to_wire, task_from_wire, task_to_wire
+from espalier_kit.errors import Permanent
+from espalier_rpc.convert import endpoints_from_wire
+from espalier_rpc.v1 import coordinator_pb2 as pb
+
+WATCH_PAUSE_S = 1.0
+"""A watcher hears of a job at most once in this time."""
+DEFAULT_NAMESPACE = "default"
+STATUSES = frozenset({"pending", "running", "suspended", "cancelling", "cancelled", "complete", "completed", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a submission gets that does not say."""
+
+    retries: int = 3
+
+
+class JobCalls:
+    """Every call asks the engine and waits for the disk before it answers."""
+
+    def __init__(self, host: Host, pools: Collection[str] = (), defaults: Defaults | None = None) -> None:
+        self._host = host
+        self._pools = pools
+        self._defaults = defaults or Defaults()
+
+    async def submit(self, caller: Identity, request: pb.SubmitJobRequest) -> pb.JobView:
+        """Idempotent by uid; without one a new job every time."""
+        filled = self._filled(caller, request)
+        caller.require_submit(filled.namespace)
+        check_pool(filled.pool, self._pools)
+        endpoints = endpoints_from_wire(filled.endpoints) if filled.HasField("endpoints") else None
+        tasks = [task_from_wire(t) for t in filled.tasks]
+        await self._host.settle(self._host.engine.submit(job_from_wire(filled), tasks, endpoints))
+        return self._view(self._host.engine.job(filled.uid))
+
+    async def update(self, caller: Identity, request: pb.UpdateJobRequest) -> pb.JobView:
+        """Change priority, suspension or endpoints, or cancel."""
+        self._steerable(caller, request.uid)
+        await self._host.settle(self._host.engine.update(
+            request.uid,
+            priority=request.priority if request.HasField("priority") else None,
+            suspended=request.suspended if request.HasField("suspended") else None,
+            cancel=request.cancel,
+            endpoints=endpoints_from_wire(request.endpoints) if request.HasField("endpoints") else None,
+        ))
+        return self._view(self._host.engine.job(request.uid))
+
+    async def cancel(self, caller: Identity, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
+        """Stop a job for good; `success` is false where it had ended before."""
+        entry = self._steerable(caller, request.job_id)
+        if entry.is_finished:
+            return pb.CancelJobResponse(success=False, message=f"job {request.job_id} has already ended")
+        await self._host.settle(self._host.engine.update(request.job_id, cancel=True))
+        return pb.CancelJobResponse(success=True, message=request.reason or "cancelled")
+
+    async def delete(self, caller: Identity, request: pb.DeleteJobRequest) -> pb.DeleteJobResponse:
+        """Forget a job; forgetting what is unknown is success for those who may forget anything."""
+        if caller.is_admin:
+            await self._host.settle(self._host.engine.delete(request.uid))
+        else:
+            self._steerable(caller, request.uid)
+            await self._host.settle(self._host.engine.delete(request.uid))
+        return pb.DeleteJobResponse()
+
+    async def get(self, caller: Identity, request: pb.GetJobRequest) -> pb.JobView:
+        """One job."""
+        return self._view(self._visible(caller, request.uid))
+
+    async def status(self, caller: Identity, request: pb.GetJobStatusRequest) -> pb.JobStatus:
+        """One job in the words of a small client."""
+        entry = self._visible(caller, request.job_id)
+        return status_to_wire(job_status(entry), self._picture(entry))
+
+    async def list_jobs(self, caller: Identity, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        """Those that the caller may see and that pass every filter."""
+        if request.namespace:
+            caller.require_namespace(request.namespace)
+        if request.status_filter and request.status_filter not in STATUSES:
+            raise Permanent(f"there is no job status {request.status_filter!r}: use one of "
+                            f"{', '.join(sorted(STATUSES))}", reason="InvalidFilter")
+        return pb.ListJobsResponse(
+            jobs=[self._view(e) for e in self._filtered(caller, request)], epoch=self._host.engine.epoch
+        )
+
+    async def tasks(self, caller: Identity, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
+        """A job's tasks in the order of submission, `limit` at a time after task id `after`."""
+        tasks = task_pictures(self._visible(caller, request.job_uid), request.state)
+        return page_of([task_to_wire(t) for t in tasks], limit=request.limit, after=request.after)
+
+    async def watch_all(self, caller: Identity, _request: pb.WatchJobsRequest) -> AsyncIterator[pb.JobView]:
+        """Every job that the caller may see, then each change."""
+        async with self._host.watch() as watch:
+            uids: Iterable[str] = list(self._host.engine.jobs)
+            while True:
+                for uid in uids:
+                    entry = self._host.engine.jobs.get(uid)
+                    if entry and caller.may_see(entry.job.namespace):
+                        yield self._view(entry)
+                await asyncio.sleep(WATCH_PAUSE_S)
+                uids = await watch.take()
+
+    async def watch(self, caller: Identity, request: pb.WatchJobRequest) -> AsyncIterator[pb.JobView]:
+        """One job and each of its changes, to its end."""
+        async with self._host.watch() as watch:
+            entry = self._visible(caller, request.job_id)
+            yield self._view(entry)
+            while not entry.is_finished:
+                await asyncio.sleep(WATCH_PAUSE_S)
+                while request.job_id not in await watch.take():
+                    pass
+                entry = self._visible(caller, request.job_id)
+                yield self._view(entry)
+
+    # ------------------------------------------------------------ inside
+
+    def _filled(self, caller: Identity, request: pb.SubmitJobRequest) -> pb.SubmitJobRequest:
+        filled = pb.SubmitJobRequest()
+        filled.CopyFrom(request)
+        filled.uid = request.uid or str(uuid.uuid4())
+        filled.namespace = request.namespace or caller.namespace or DEFAULT_NAMESPACE
+        filled.name = request.name or filled.uid
+        if not request.HasField("retries"):
+            filled.retries = self._defaults.retries
+        return filled
+
+    def _filtered(self, caller: Identity, request: pb.ListJobsRequest) -> list[JobEntry]:
+        tags, wanted = frozenset(request.tag_filter), request.status_filter
+        return [
+            e for e in self._host.engine.jobs.values()
+            if caller.may_see(e.job.namespace) and request.namespace in ("", e.job.namespace)
+            and tags <= frozenset(e.job.tags) and wanted in ("", e.state.value, job_status(e))
+        ]
+
+    def _visible(self, caller: Identity, uid: str) -> JobEntry:
+        entry = self._host.engine.job(uid)
+        caller.require_namespace(entry.job.namespace)
+        return entry
+
+    def _steerable(self, caller: Identity, uid: str) -> JobEntry:
+        entry = self._visible(caller, uid)
+        caller.require_submit(entry.job.namespace)
+        return entry
+
+    def _picture(self, entry: JobEntry) -> JobPicture:
+        return job_picture(self._host.engine, entry)
+
+    def _view(self, entry: JobEntry) -> pb.JobView:
+        return job_to_wire(self._picture(entry))
+
+
+def page_of(tasks: list[pb.TaskView], *, limit: int, after: str) -> pb.ListTasksResponse:
+    """`limit` tasks (0: all) after the one whose id is `after`; `next` is empty at the end."""
+    if limit < 0:
+        raise Permanent("limit cannot be negative: 0 means all", reason="InvalidPage")
+    start = 0
+    if after:
+        start = next((n + 1 for n, t in enumerate(tasks) if t.id == after), len(tasks))
+    shown = tasks[start:start + limit] if limit else tasks[start:]
+    more = start + len(shown) < len(tasks)
+    return pb.ListTasksResponse(tasks=shown, next=shown[-1].id if shown and more else "")
