@@ -7,11 +7,16 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from espalier_coordinator.cache import ResultCache
+from espalier_coordinator.fairness import Fairness
 from espalier_coordinator.messages import Ack, Cancel, Drain, JobContext, Lease, Message
 from espalier_coordinator.model import Attempt, Ending, Event, Job, NewTask, TaskRecord, record_of
+from espalier_coordinator.reservations import Reservation
+from espalier_coordinator.rules import Bucket
 from espalier_coordinator.scheduling import Lane, Profile, ReadyTasks
 from espalier_coordinator.state import MAX_OUTCOMES, JobEntry, Statistics, TaskEntry, WorkerEntry
 from espalier_coordinator.store import DropWorker, PutJob, Write
+from espalier_coordinator.templates import Template
 from espalier_kit.clock import Clock
 from espalier_kit.execution import ModelEndpoint, TaskState
 from espalier_kit.retry import Backoff
@@ -19,7 +24,7 @@ from espalier_kit.retry import Backoff
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds."""
+    """What the administrator may choose. Times in seconds."""
 
     lease_s: float = 30.0
     heartbeat_s: float = 5.0
@@ -27,6 +32,13 @@ class Limits:
     """The worker ends an attempt at its timeout; the coordinator only when the worker did not, this much later."""
     cancel_grace_s: float = 30.0
     backoff: Backoff = field(default_factory=Backoff)
+    fairness: Fairness = Fairness.PRIORITY
+    max_completed_jobs: int = 1000
+    """More than these are moved out of memory, the first to end first; they stay readable in the store."""
+    completed_ttl_s: float = 0.0
+    """Completed jobs are forgotten so long after their end; 0: only when somebody deletes them."""
+    cache_entries: int = 10_000
+    """Results that answer for equal tasks."""
 
     @property
     def reconnect_s(self) -> float:
@@ -60,10 +72,15 @@ class Core:
         self.statistics = Statistics()
         self.jobs: dict[str, JobEntry] = {}
         self.workers: dict[str, WorkerEntry] = {}
-        self.ready = ReadyTasks()
         self._clock = clock
         self._rng = rng
         self._limits = limits or Limits()
+        self.ready = ReadyTasks(self._limits.fairness)
+        self.templates: dict[tuple[str, str], Template] = {}
+        self.reservations: dict[tuple[str, str], Reservation] = {}
+        self.archived: dict[str, str] = {}
+        """Namespace by uid of completed jobs that are only in the store."""
+        self.cache = ResultCache(self._limits.cache_entries)
         self._tasks: dict[str, TaskEntry] = {}
         self._sessions: dict[int, WorkerEntry] = {}
         self._in_doubt: set[str] = set()
@@ -71,6 +88,12 @@ class Core:
         self._retries: list[tuple[float, str]] = []
         self._deadlines: list[tuple[float, str, int]] = []
         self._last_tick = clock.monotonic()
+        self._completed: dict[str, None] = {}
+        """Jobs that ended, the first first."""
+        self._limited: dict[str, JobEntry] = {}
+        """Jobs with a limit on their rate or width."""
+        self._has_resources = False
+        """Whether any task ever asked for some."""
         self._sequence = 0
         self._ticket = 0
         self._applies: dict[int, Callable[[], None] | None] = {}
@@ -97,7 +120,16 @@ class Core:
         return self.jobs.setdefault(job.uid, JobEntry(job, job))
 
     def _steer(self, entry: JobEntry) -> None:
-        self.ready.steer(entry.job.uid, priority=entry.job.priority, is_held=entry.is_held)
+        job = entry.job
+        self.ready.steer(job.uid, priority=job.priority, is_held=entry.is_held, weight=job.weight)
+        if not job.max_tasks_per_s:
+            entry.bucket = None
+        elif entry.bucket is None or entry.bucket.rate != job.max_tasks_per_s:
+            entry.bucket = Bucket(job.max_tasks_per_s, self._clock.monotonic())
+        if entry.bucket or job.max_running:
+            self._limited[job.uid] = entry
+        else:
+            self._limited.pop(job.uid, None)
 
     def _set_endpoints(self, entry: JobEntry, endpoints: tuple[ModelEndpoint, ...]) -> None:
         if entry.endpoints_version and entry.endpoints == endpoints:
@@ -121,6 +153,7 @@ class Core:
             now = self._clock.now().timestamp()
             entry.job, entry.written = replace(entry.job, finished_at=now), replace(entry.written, finished_at=now)
             self._commit([PutJob(entry.written)], None)
+        self._completed.setdefault(entry.job.uid)
         self._drain(entry.job.uid, "the job has ended")
 
     def _drain(self, job_uid: str, reason: str) -> None:
@@ -140,12 +173,12 @@ class Core:
         return tuple(records)
 
     def _add_task(self, entry: JobEntry, record: TaskRecord) -> TaskEntry:
-        kind = (record.type, record.tags)
+        kind = (record.type, record.tags, record.resources)
         lane = entry.lanes.get(kind)
         if lane is None:
-            lane = entry.lanes[kind] = Lane(
-                entry.job.namespace, entry.job.uid, record.type, frozenset(record.tags), entry.job.pool
-            )
+            lane = entry.lanes[kind] = Lane(entry.job.namespace, entry.job.uid, record.type, frozenset(record.tags),
+                                            entry.job.pool, record.resources)
+            self._has_resources |= bool(record.resources)
         task = TaskEntry(record, lane)
         self._tasks[record.id] = task
         entry.enter(task)
@@ -191,7 +224,7 @@ class Core:
         deadline_at = self._clock.monotonic() + 2 * entry.timeout_s_of(task) + self._limits.timeout_grace_s
         heapq.heappush(self._deadlines, (deadline_at, task.record.id, number))
         entry.move(task, Event.GRANTED)
-        task.lease = Attempt(number, worker.key, deadline_at)
+        task.lease, task.revoked_at = Attempt(number, worker.key, deadline_at), None
         worker.leases[task.record.id] = task
         worker.contexts.setdefault(entry.job.uid, 0)
         self._out.changed.add(entry.job.uid)

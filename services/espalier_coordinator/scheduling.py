@@ -1,21 +1,38 @@
-"""Who gets what next: strict priority, then first come first served, to the least loaded worker that may. No I/O."""
+"""Who gets what next: strict priority, then first come first served or by weight, to the least loaded worker that may.
+
+No I/O, no clock.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from typing import Protocol
+
+from espalier_coordinator.fairness import Fairness, Shares
+from espalier_coordinator.model import Resources
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Ready tasks that are alike to the scheduler: one job, type and set of required tags."""
+    """Ready tasks that are alike to the scheduler: one job, type, set of required tags and needed resources."""
 
     namespace: str
     job_uid: str
     type: str
     tags: frozenset[str]
     pool: str = ""
+    resources: Resources = ()
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        whole = (self.namespace, self.job_uid, self.type, self.tags, self.pool, self.resources)
+        object.__setattr__(self, "_hash", hash(whole))
+
+    def __hash__(self) -> int:
+        """Computed once: a lane is looked up several times per task."""
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +47,7 @@ class Profile:
     types: frozenset[str]
     tags: frozenset[str]
     pool: str = ""
+    resources: Resources = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,55 +61,86 @@ class Demand:
     capacity: int
 
 
+class Rules(Protocol):
+    """What else decides whether a task may go out now."""
+
+    def is_open(self, lane: Lane) -> bool:
+        """Whether anybody may get a task of it; once False it stays so until the next `assign`."""
+        ...
+
+    def allows(self, demand: Demand, lane: Lane) -> bool:
+        """Whether this worker may."""
+        ...
+
+    def took(self, demand: Demand, lane: Lane) -> None:
+        """It got one."""
+        ...
+
+
 def may_run(profile: Profile, lane: Lane) -> bool:
-    """Pool, namespace, dedication, type, and all required tags."""
+    """Pool, namespace, dedication, type, all required tags, and resources that it has at all."""
     return (
         lane.type in profile.types
         and lane.pool == profile.pool
         and (not profile.job_uid or profile.job_uid == lane.job_uid)
         and (profile.namespace is None or profile.namespace == lane.namespace)
         and lane.tags <= profile.tags
+        and (not lane.resources or _has(dict(profile.resources), lane))
     )
 
 
-_Head = tuple[int, int, int, Lane]
-"""A lane's rank (-priority, sequence of its first task), a tie-breaker, and the lane."""
+def _has(resources: dict[str, float], lane: Lane) -> bool:
+    return all(resources.get(name, 0.0) >= amount for name, amount in lane.resources)
+
+
+_Rank = tuple[int, float, int]
+"""-priority, share, sequence of its first task."""
+_Head = tuple[_Rank, int, Lane]
+"""A lane's rank, a tie-breaker, and the lane."""
 
 
 class ReadyTasks:
     """Ready tasks by lane, each a heap by sequence; jobs have a priority and may be held back."""
 
-    def __init__(self) -> None:
+    def __init__(self, fairness: Fairness = Fairness.PRIORITY) -> None:
         self._lanes: dict[Lane, list[tuple[int, str]]] = {}
         self._priority: dict[str, int] = {}
         self._held: set[str] = set()
+        self._shares = Shares(fairness)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all is ready."""
         return not self._lanes
 
-    def steer(self, job_uid: str, *, priority: int, is_held: bool) -> None:
-        """Set a job's priority and whether its tasks are handed out."""
+    def steer(self, job_uid: str, *, priority: int, is_held: bool, weight: float = 1.0) -> None:
+        """Set a job's priority, its weight, and whether its tasks are handed out."""
         self._priority[job_uid] = priority
+        self._shares.weigh(job_uid, weight)
         (self._held.add if is_held else self._held.discard)(job_uid)
 
     def put(self, lane: Lane, sequence: int, task_id: str) -> None:
         """Queue a task at its own place, also one that comes back."""
-        heappush(self._lanes.setdefault(lane, []), (sequence, task_id))
+        heap = self._lanes.get(lane)
+        if heap is None:
+            heap = self._lanes[lane] = []
+            self._shares.enter(lane.namespace, lane.job_uid)
+        heappush(heap, (sequence, task_id))
 
     def forget(self, job_uid: str) -> None:
         """Drop all of a job's tasks."""
         for lane in [lane for lane in self._lanes if lane.job_uid == job_uid]:
             del self._lanes[lane]
+            self._shares.leave(lane.namespace, lane.job_uid)
         self._priority.pop(job_uid, None)
         self._held.discard(job_uid)
+        self._shares.forget(job_uid)
 
     def depths(self) -> dict[Lane, int]:
         """Tasks waiting per lane."""
         return {lane: len(heap) for lane, heap in self._lanes.items()}
 
-    def assign(self, demands: Iterable[Demand]) -> Iterator[tuple[str, str]]:
+    def assign(self, demands: Iterable[Demand], rules: Rules | None = None) -> Iterator[tuple[str, str]]:
         """Take tasks for the workers that want some: yields (worker, task id), the least loaded worker first."""
         if not self._lanes:
             return
@@ -102,7 +151,7 @@ class ReadyTasks:
             load, n, demand, wants = heappop(turn)
             if demand.profile not in heads:
                 heads[demand.profile] = self._heads(demand.profile)
-            task_id = self._take(heads[demand.profile])
+            task_id = self._take(heads[demand.profile], demand, rules)
             if task_id is None:
                 continue
             yield demand.worker, task_id
@@ -111,29 +160,49 @@ class ReadyTasks:
 
     def _heads(self, profile: Profile) -> list[_Head]:
         heads = [
-            (*self._rank(lane), n, lane) for n, lane in enumerate(self._lanes)
+            (self._rank(lane, heap), n, lane) for n, (lane, heap) in enumerate(self._lanes.items())
             if lane.job_uid not in self._held and may_run(profile, lane)
         ]
         heapify(heads)
         return heads
 
-    def _rank(self, lane: Lane) -> tuple[int, int]:
-        return -self._priority.get(lane.job_uid, 0), self._lanes[lane][0][0]
+    def _rank(self, lane: Lane, heap: list[tuple[int, str]]) -> _Rank:
+        share = self._shares.of(lane.namespace, lane.job_uid)
+        return -self._priority.get(lane.job_uid, 0), share, heap[0][0]
 
-    def _take(self, heads: list[_Head]) -> str | None:
-        """The first task of the best lane; ranks that another profile has made stale are mended on the way."""
-        while heads:
-            priority, sequence, n, lane = heappop(heads)
-            if lane not in self._lanes:
+    def _take(self, heads: list[_Head], demand: Demand, rules: Rules | None) -> str | None:
+        """The first task of the best lane; ranks that another profile has made stale are mended on the way.
+
+        A lane that does not suit this worker is passed over, not waited for: what fits runs.
+        """
+        aside: list[_Head] = []
+        taken = None
+        while heads and taken is None:
+            head = heappop(heads)
+            rank, n, lane = head
+            heap = self._lanes.get(lane)
+            if heap is None:
                 continue
-            if (priority, sequence) != self._rank(lane):
-                heappush(heads, (*self._rank(lane), n, lane))
+            if rank != (now := self._rank(lane, heap)):
+                heappush(heads, (now, n, lane))
+            elif rules is not None and not rules.is_open(lane):
                 continue
-            heap = self._lanes[lane]
-            _, task_id = heappop(heap)
-            if heap:
-                heappush(heads, (*self._rank(lane), n, lane))
+            elif rules is not None and not rules.allows(demand, lane):
+                aside.append(head)
             else:
-                del self._lanes[lane]
-            return task_id
-        return None
+                taken = self._pop(lane, heap)
+                if heap:
+                    heappush(heads, (self._rank(lane, heap), n, lane))
+                if rules is not None:
+                    rules.took(demand, lane)
+        for head in aside:
+            heappush(heads, head)
+        return taken
+
+    def _pop(self, lane: Lane, heap: list[tuple[int, str]]) -> str:
+        _, task_id = heappop(heap)
+        self._shares.charge(lane.namespace, lane.job_uid)
+        if not heap:
+            del self._lanes[lane]
+            self._shares.leave(lane.namespace, lane.job_uid)
+        return task_id

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from espalier_coordinator.graph import Graph
 from espalier_coordinator.messages import Hello, Lease
 from espalier_coordinator.model import FINAL, Attempt, Ending, Event, Job, JobState, Spent, TaskRecord, step
+from espalier_coordinator.rules import Bucket
 from espalier_coordinator.scheduling import Lane, Profile
 from espalier_kit.execution import ModelEndpoint, TaskState
 from espalier_rpc.views import DEFAULT_TASK_TIMEOUT_S
@@ -32,6 +33,10 @@ class TaskEntry:
     is_settling: bool = False
     waiting_acks: list[tuple[str, Lease]] = field(default_factory=list)
     """(worker, lease) of results that are answered once the one being written is on disk."""
+    revoked_at: float | None = None
+    """Monotonic time at which its holder was asked to hand this lease back."""
+    cache_key: str = ""
+    """Under which its result may answer for others; empty: under none."""
 
     @property
     def is_final(self) -> bool:
@@ -50,7 +55,7 @@ class JobEntry:
     counts: Counter[TaskState] = field(default_factory=Counter)
     tallies: dict[str, float] = field(default_factory=dict)
     types: set[str] = field(default_factory=set)
-    lanes: dict[tuple[str, tuple[str, ...]], Lane] = field(default_factory=dict)
+    lanes: dict[tuple[object, ...], Lane] = field(default_factory=dict)
     failed: list[TaskEntry] = field(default_factory=list)
     leaves: deque[TaskEntry] = field(default_factory=lambda: deque(maxlen=MAX_OUTCOMES))
     endpoints: tuple[ModelEndpoint, ...] = ()
@@ -59,6 +64,21 @@ class JobEntry:
     endpoints_due_at: float | None = None
     """After a restart: until then nothing starts, since its endpoints are still to be pushed again."""
     lost_leases: int = 0
+    progress: dict[str, float] = field(default_factory=dict)
+    """What running tasks said of themselves, 0..1, by key."""
+    message: str = ""
+    """The last line that a running task said, or why the job was cancelled."""
+    bucket: Bucket | None = None
+    """Where the job has a limit per second."""
+    is_archiving: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """How much of the tasks is behind it, 0..1; running ones count by what they reported."""
+        if not self.tasks:
+            return 1.0 if self.job.finished_at else 0.0
+        ended = sum(self.counts[state] for state in FINAL)
+        return min(1.0, (ended + sum(self.progress.values())) / len(self.tasks))
 
     @property
     def is_finished(self) -> bool:
@@ -84,6 +104,8 @@ class JobEntry:
 
     def move(self, task: TaskEntry, event: Event) -> None:
         """Take a task to its next state."""
+        if self.progress:
+            self.progress.pop(task.record.key, None)
         self.counts[task.state] -= 1
         task.state = step(task.state, event)
         self.counts[task.state] += 1
@@ -115,6 +137,11 @@ class WorkerEntry:
     is_registered: bool = False
     """Written to disk, so that a restart will wait for it: only now may it get tasks."""
     is_draining: bool = False
+    seen_at: float = 0.0
+    """Monotonic time of its last message."""
+    prefetch: int = 0
+    version: str = ""
+    address: str = ""
     wants: int = 0
     leases: dict[str, TaskEntry] = field(default_factory=dict)
     contexts: dict[str, int] = field(default_factory=dict)
@@ -134,5 +161,9 @@ class Statistics:
     timeouts: int = 0
     handed_back: int = 0
     adopted: int = 0
+    revoked: int = 0
+    cache_hits: int = 0
+    reopened: int = 0
+    archived: int = 0
     ended: Counter[TaskState] = field(default_factory=Counter)
     """By final state."""

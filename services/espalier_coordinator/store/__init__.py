@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from espalier_coordinator.cache import Cached
 from espalier_coordinator.model import Ending, Job, Spent, TaskRecord
+from espalier_coordinator.reservations import Reservation
+from espalier_coordinator.templates import Template
 from espalier_kit.errors import Permanent
 
 
@@ -42,6 +45,22 @@ class PutEnding:
 
 
 @dataclass(frozen=True, slots=True)
+class PutReopened:
+    """An ended task is open again, with these attempts behind it: its result goes."""
+
+    task_id: str
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveJob:
+    """A completed job that `load` passes over from now on; `summary` is what lists show of it. `PutJob` undoes it."""
+
+    uid: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
 class DropJob:
     """Forget a job with its tasks and results."""
 
@@ -62,7 +81,54 @@ class DropWorker:
     key: str
 
 
-Write = PutJob | PutTasks | PutSpent | PutEnding | DropJob | PutWorker | DropWorker
+@dataclass(frozen=True, slots=True)
+class PutTemplate:
+    """Insert a job template or replace it."""
+
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class DropTemplate:
+    """Forget a template."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutReservation:
+    """Insert a reservation or replace it."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class DropReservation:
+    """Forget a reservation."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutCached:
+    """Keep a result for equal tasks, the first of its key."""
+
+    cached: Cached
+
+
+@dataclass(frozen=True, slots=True)
+class DropCached:
+    """Forget these."""
+
+    keys: tuple[str, ...]
+
+
+Write = (
+    PutJob | PutTasks | PutSpent | PutEnding | PutReopened | ArchiveJob | DropJob | PutWorker | DropWorker
+    | PutTemplate | DropTemplate | PutReservation | DropReservation | PutCached | DropCached
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +142,35 @@ class StoredTask:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything, as a restart finds it: jobs by submission, tasks by sequence."""
+    """Everything but archived jobs, as a restart finds it: jobs by submission, tasks by sequence."""
 
     jobs: tuple[Job, ...] = ()
     tasks: tuple[StoredTask, ...] = ()
     workers: tuple[str, ...] = ()
+    templates: tuple[Template, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+    cached: tuple[Cached, ...] = ()
+    """Oldest first."""
+    archived: tuple[tuple[str, str], ...] = ()
+    """(uid, namespace) of jobs that were archived."""
+    last_sequence: int = 0
+    """The highest that any task has, archived ones too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """An archived job in a list; `summary` is what `ArchiveJob` said."""
+
+    job: Job
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A failed task, of whatever job."""
+
+    namespace: str
+    task: StoredTask
 
 
 class Deposed(Permanent):
@@ -99,7 +189,21 @@ class TaskStore(Protocol):
         ...
 
     def load(self) -> Snapshot:
-        """All that was committed."""
+        """All that was committed, without archived jobs and their tasks."""
+        ...
+
+    def job(self, uid: str) -> Snapshot:
+        """One job with its tasks, archived or not; nothing where there is none."""
+        ...
+
+    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
+        """Archived jobs by uid, those behind `after`; None: of every namespace."""
+        ...
+
+    def dead_letters(
+        self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
+    ) -> tuple[DeadLetter, ...]:
+        """Failed tasks by sequence, those behind `after`, of archived jobs too; None: of every namespace."""
         ...
 
     def commit(self, writes: Sequence[Write]) -> None:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from espalier_coordinator.store import Snapshot, Write, relational
-from espalier_coordinator.store.relational import Row, Rows
+from espalier_coordinator.store import Archived, DeadLetter, Snapshot, Write, relational
+from espalier_coordinator.store.rows import Row, Rows
 from espalier_kit.errors import Misconfigured, Retryable
 
 CONNECTION: dict[str, str | int] = {
@@ -37,8 +37,9 @@ _TYPES = {"INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION", "BLOB": "BYTEA", " WI
 
 _BULK = {
     relational.PUT_TASK: """
-      INSERT INTO tasks SELECT new.*, 0, 0, 0 FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[],
-        %s::bytea[], %s::text[], %s::float8[], %s::bigint[], %s::text[]) AS new ON CONFLICT DO NOTHING""",
+      INSERT INTO tasks (sequence, id, job_uid, key, type, payload, depends_on, timeout_s, retries, tags, resources,
+        cache) SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[],
+        %s::text[], %s::float8[], %s::bigint[], %s::text[], %s::text[], %s::text[]) AS new ON CONFLICT DO NOTHING""",
     relational.PUT_ENDING: """
       INSERT INTO results SELECT new.* FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[],
         %s::text[], %s::bytea[], %s::text[], %s::text[], %s::float8[], %s::float8[]) AS new (task_id)
@@ -69,11 +70,11 @@ class PostgresStore:
     def _prepare(self, db: psycopg.Connection[Row]) -> None:
         with db.transaction():
             db.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
-            for statement in relational.SCHEMA.split(";"):
-                db.execute(_sql(re.sub("|".join(_TYPES), lambda m: _TYPES[m[0]], statement)))
+            db.execute(_made(relational.META))
+            found = db.execute(_sql(relational.GET_VERSION)).fetchone()
+            for statement in relational.migrations(found[0] if found else None, where(self._url)):
+                db.execute(_made(statement))
             db.execute(_sql(relational.PUT_VERSION), (relational.SCHEMA_VERSION,))
-            ((found,),) = db.execute(_sql(relational.GET_VERSION)).fetchall()
-        relational.check_version(found, where(self._url))
 
     def _found_epoch(self, db: psycopg.Connection[Row], query: str) -> int:
         row = db.execute(_sql(query)).fetchone()
@@ -87,7 +88,21 @@ class PostgresStore:
     def load(self) -> Snapshot:
         with self._connected() as db, db.transaction():
             db.execute("SET LOCAL statement_timeout = 0")
-            return relational.snapshot(lambda query: _stream(db, query))
+            return relational.snapshot(lambda query, _: _stream(db, query))
+
+    def job(self, uid: str) -> Snapshot:
+        with self._connected() as db, db.transaction():
+            return relational.one_job(_selecting(db), uid)
+
+    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
+        with self._connected() as db:
+            return relational.archived(_selecting(db), namespace, after, limit)
+
+    def dead_letters(
+        self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
+    ) -> tuple[DeadLetter, ...]:
+        with self._connected() as db:
+            return relational.dead_letters(_selecting(db), namespace, job_uid, after, limit)
 
     def commit(self, writes: Sequence[Write]) -> None:
         with self._connected() as db, db.transaction():
@@ -168,6 +183,15 @@ def _stream(db: psycopg.Connection[Row], query: str) -> Iterator[Row]:
         cursor.itersize = 5_000
         cursor.execute(_sql(query))
         yield from cursor
+
+
+def _selecting(db: psycopg.Connection[Row]) -> relational.Select:
+    return lambda query, parameters: iter(db.execute(_sql(query), parameters, binary=True).fetchall())
+
+
+def _made(statement: str) -> bytes:
+    """A statement that makes tables, with PostgreSQL's types."""
+    return _sql(re.sub("|".join(_TYPES), lambda m: _TYPES[m[0]], statement))
 
 
 def _sql(statement: str) -> bytes:

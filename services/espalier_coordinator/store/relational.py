@@ -1,45 +1,56 @@
-"""What the stores that speak SQL share: tables, statements and rows. Written in SQLite's words; `?` is a parameter."""
+"""What the stores that speak SQL share: tables and statements. Written in SQLite's words; `?` is a parameter."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from espalier_coordinator.model import NO_TALLIES, Ending, Job, Spent, TaskRecord
 from espalier_coordinator.store import (
+    Archived,
+    ArchiveJob,
+    DeadLetter,
     Deposed,
+    DropCached,
     DropJob,
+    DropReservation,
+    DropTemplate,
     DropWorker,
+    PutCached,
     PutEnding,
     PutJob,
+    PutReopened,
+    PutReservation,
     PutSpent,
     PutTasks,
+    PutTemplate,
     PutWorker,
     Snapshot,
-    StoredTask,
     Write,
+    rows,
 )
+from espalier_coordinator.store.rows import Row, Rows
 from espalier_kit.errors import Permanent
-from espalier_kit.execution import Dependency, TaskState, When
 
-Row = tuple[Any, ...]
-Rows = list[Row]
+Select = Callable[[str, Sequence[object]], Iterator[Row]]
+"""Runs a query with its parameters."""
 
 SCHEMA_VERSION = 2
 
+META = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID"
+
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs (
   uid TEXT PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, priority INTEGER NOT NULL,
   suspended INTEGER NOT NULL, cancelled INTEGER NOT NULL, retries INTEGER NOT NULL, task_timeout_s REAL NOT NULL,
   submitted_at REAL NOT NULL, finished_at REAL NOT NULL, has_endpoints INTEGER NOT NULL,
-  pool TEXT NOT NULL
+  pool TEXT NOT NULL DEFAULT '', weight REAL NOT NULL DEFAULT 1, max_tasks_per_s REAL NOT NULL DEFAULT 0,
+  max_running INTEGER NOT NULL DEFAULT 0, tags TEXT, cancel_reason TEXT NOT NULL DEFAULT '', summary TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tasks (
   sequence INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, job_uid TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL,
   payload BLOB NOT NULL, depends_on TEXT, timeout_s REAL NOT NULL, retries INTEGER, tags TEXT,
-  attempt INTEGER NOT NULL DEFAULT 0, faults INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0
+  attempt INTEGER NOT NULL DEFAULT 0, faults INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0,
+  resources TEXT, cache TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_by_job ON tasks (job_uid);
 CREATE TABLE IF NOT EXISTS results (
@@ -47,31 +58,74 @@ CREATE TABLE IF NOT EXISTS results (
   message TEXT NOT NULL, value BLOB NOT NULL, tallies TEXT, worker TEXT NOT NULL, execution_s REAL NOT NULL,
   finished_at REAL NOT NULL
 );
+CREATE INDEX IF NOT EXISTS results_failed ON results (task_id) WHERE state = 'failed';
 CREATE TABLE IF NOT EXISTS workers (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS templates (
+  namespace TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (namespace, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reservations (
+  namespace TEXT NOT NULL, name TEXT NOT NULL, slots INTEGER NOT NULL, tags TEXT NOT NULL, job_uid TEXT NOT NULL,
+  until REAL NOT NULL, PRIMARY KEY (namespace, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cached (key TEXT PRIMARY KEY, value BLOB NOT NULL, tallies TEXT, created_at REAL NOT NULL)
+  WITHOUT ROWID
 """
 
-PUT_JOB = """
-INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (uid) DO UPDATE SET
-  namespace=excluded.namespace, name=excluded.name, kind=excluded.kind, priority=excluded.priority,
-  suspended=excluded.suspended, cancelled=excluded.cancelled, retries=excluded.retries,
-  task_timeout_s=excluded.task_timeout_s, submitted_at=excluded.submitted_at, finished_at=excluded.finished_at,
-  has_endpoints=excluded.has_endpoints, pool=excluded.pool
-"""
-PUT_TASK = "INSERT INTO tasks VALUES (?,?,?,?,?,?,?,?,?,?,0,0,0) ON CONFLICT DO NOTHING"
+MIGRATIONS: Mapping[int, str] = {
+    1: """
+ALTER TABLE jobs ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN weight REAL NOT NULL DEFAULT 1;
+ALTER TABLE jobs ADD COLUMN max_tasks_per_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN max_running INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN tags TEXT;
+ALTER TABLE jobs ADD COLUMN cancel_reason TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN summary TEXT;
+ALTER TABLE tasks ADD COLUMN resources TEXT;
+ALTER TABLE tasks ADD COLUMN cache TEXT
+""",
+}
+"""From a version to the next; tables and indexes that are new come from `SCHEMA` afterwards."""
+
+
+def _columns(names: Sequence[str], prefix: str = "") -> str:
+    return ", ".join(prefix + name for name in names)
+
+
+def _upsert(table: str, columns: Sequence[str], key: str) -> str:
+    values = ",".join("?" * len(columns))
+    changes = ", ".join(f"{name}=excluded.{name}" for name in columns if name not in key.split(", "))
+    return f"INSERT INTO {table} ({_columns(columns)}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {changes}"
+
+
+PUT_JOB = _upsert("jobs", rows.JOB, "uid") + ", summary=NULL"
+PUT_TASK = (f"INSERT INTO tasks ({_columns(rows.TASK)}) VALUES ({','.join('?' * len(rows.TASK))}) "
+            "ON CONFLICT DO NOTHING")
 PUT_ENDING = """
 INSERT INTO results SELECT * FROM (SELECT ? AS task_id,?,?,?,?,?,?,?,?,?,?) AS new
 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = new.task_id) ON CONFLICT DO NOTHING
 """
 """Nothing for a task that is not there: a group that is written twice leaves what it left the first time."""
+_PUT_TEMPLATE = _upsert("templates", ("namespace", "name", "revision", "body"), "namespace, name")
+_PUT_RESERVATION = _upsert("reservations", ("namespace", "name", "slots", "tags", "job_uid", "until"),
+                           "namespace, name")
 _PUT_SPENT = "UPDATE tasks SET attempt=?, faults=?, lost=? WHERE id=?"
-_LOAD_JOBS = "SELECT * FROM jobs ORDER BY submitted_at, uid"
-_LOAD_TASKS = """
-SELECT t.id, t.job_uid, t.sequence, t.key, t.type, t.payload, t.depends_on, t.timeout_s, t.retries, t.tags,
-       t.attempt, t.faults, t.lost,
-       r.state, r.attempts, r.reason, r.message, r.value, r.tallies, r.worker, r.execution_s, r.finished_at
-FROM tasks t LEFT JOIN results r ON r.task_id = t.id ORDER BY t.sequence
-"""
-PUT_VERSION = "INSERT INTO meta VALUES ('schema', ?) ON CONFLICT DO NOTHING"
+
+_TASKS = (f"SELECT {_columns(rows.TASK, 't.')}, {_columns(rows.SPENT, 't.')}, {_columns(rows.ENDING, 'r.')} "
+          "FROM tasks t LEFT JOIN results r ON r.task_id = t.id")
+_LOAD_JOBS = f"SELECT {_columns(rows.JOB)} FROM jobs WHERE summary IS NULL ORDER BY submitted_at, uid"
+_LOAD_TASKS = (f"{_TASKS} WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.uid = t.job_uid AND j.summary IS NOT NULL) "
+               "ORDER BY t.sequence")
+_JOB = f"SELECT {_columns(rows.JOB)} FROM jobs WHERE uid = ?"
+_TASKS_OF_JOB = f"{_TASKS} WHERE t.job_uid = ? ORDER BY t.sequence"
+_ARCHIVED = (f"SELECT {_columns(rows.JOB)}, summary FROM jobs WHERE summary IS NOT NULL AND uid > ? "
+             "AND (? = '' OR namespace = ?) ORDER BY uid LIMIT ?")
+_DEAD_LETTERS = (f"SELECT j.namespace, {_columns(rows.TASK, 't.')}, {_columns(rows.SPENT, 't.')}, "
+                 f"{_columns(rows.ENDING, 'r.')} FROM results r JOIN tasks t ON t.id = r.task_id "
+                 "JOIN jobs j ON j.uid = t.job_uid WHERE r.state = 'failed' AND t.sequence > ? "
+                 "AND (? = '' OR j.namespace = ?) AND (? = '' OR j.uid = ?) ORDER BY t.sequence LIMIT ?")
+
+PUT_VERSION = "INSERT INTO meta VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 GET_VERSION = "SELECT value FROM meta WHERE name='schema'"
 NEXT_EPOCH = """
 INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (name) DO UPDATE SET value = meta.value + 1 RETURNING value
@@ -79,11 +133,16 @@ INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (name) DO UPDATE SET value = me
 GET_EPOCH = "SELECT value FROM meta WHERE name='epoch'"
 
 
-def check_version(found: int, where: str) -> None:
-    """Raise `Permanent` unless this version reads that schema; `where` names the database."""
-    if found != SCHEMA_VERSION:
-        raise Permanent(f"{where} has schema {found}, this version reads {SCHEMA_VERSION}: use the version that "
+def migrations(found: int | None, where: str) -> list[str]:
+    """Statements that make a database of version `found` (None: empty) one of this version, in one transaction.
+
+    Raises `Permanent` for a version that is not known; `where` names the database.
+    """
+    if found is not None and not 1 <= found <= SCHEMA_VERSION:
+        raise Permanent(f"{where} has schema {found}, this version reads up to {SCHEMA_VERSION}: use the version that "
                         "wrote it, or a new one", reason="SchemaMismatch")
+    steps = [MIGRATIONS[n] for n in range(found or SCHEMA_VERSION, SCHEMA_VERSION)]
+    return [statement for step in [*steps, SCHEMA] for statement in step.split(";")]
 
 
 def check_epoch(mine: int, found: int) -> None:
@@ -92,18 +151,47 @@ def check_epoch(mine: int, found: int) -> None:
         raise Deposed(f"epoch {found}, mine was {mine}")
 
 
-def snapshot(select: Callable[[str], Iterator[Row]]) -> Snapshot:
-    """Everything, by three queries."""
+def snapshot(select: Select) -> Snapshot:
+    """Everything that is not archived."""
+    ((last,),) = select("SELECT coalesce(max(sequence), 0) FROM tasks", ())
     return Snapshot(
-        tuple(_job(row) for row in select(_LOAD_JOBS)), tuple(_task(row) for row in select(_LOAD_TASKS)),
-        tuple(key for (key,) in select("SELECT key FROM workers")),
+        tuple(rows.job(row) for row in select(_LOAD_JOBS, ())),
+        tuple(rows.task(row) for row in select(_LOAD_TASKS, ())),
+        tuple(key for (key,) in select("SELECT key FROM workers", ())),
+        tuple(map(rows.template, select("SELECT namespace, name, revision, body FROM templates", ()))),
+        tuple(map(rows.reservation, select(
+            "SELECT namespace, name, slots, tags, job_uid, until FROM reservations", ()))),
+        tuple(map(rows.cached, select("SELECT key, value, tallies, created_at FROM cached ORDER BY created_at, key",
+                                      ()))),
+        tuple((uid, namespace) for uid, namespace in
+              select("SELECT uid, namespace FROM jobs WHERE summary IS NOT NULL ORDER BY uid", ())),
+        last,
     )
 
 
+def one_job(select: Select, uid: str) -> Snapshot:
+    """A job with its tasks, archived or not."""
+    return Snapshot(tuple(map(rows.job, select(_JOB, (uid,)))), tuple(map(rows.task, select(_TASKS_OF_JOB, (uid,)))))
+
+
+def archived(select: Select, namespace: str | None, after: str, limit: int) -> tuple[Archived, ...]:
+    """A page of archived jobs."""
+    found = select(_ARCHIVED, (after, namespace or "", namespace or "", limit))
+    return tuple(Archived(rows.job(row[:-1]), row[-1]) for row in found)
+
+
+def dead_letters(
+    select: Select, namespace: str | None, job_uid: str, after: int, limit: int
+) -> tuple[DeadLetter, ...]:
+    """A page of failed tasks."""
+    found = select(_DEAD_LETTERS, (after, namespace or "", namespace or "", job_uid, job_uid, limit))
+    return tuple(DeadLetter(row[0], rows.task(row[1:])) for row in found)
+
+
 _TASK_LEVEL: dict[type, tuple[str, Callable[[Any], Rows]]] = {
-    PutTasks: (PUT_TASK, lambda w: [_task_row(record) for record in w.records]),
+    PutTasks: (PUT_TASK, lambda w: [rows.task_row(record) for record in w.records]),
     PutSpent: (_PUT_SPENT, lambda w: [(w.spent.attempt, w.spent.faults, w.spent.lost, w.task_id)]),
-    PutEnding: (PUT_ENDING, lambda w: [_ending_row(w)]),
+    PutEnding: (PUT_ENDING, lambda w: [rows.ending_row(w)]),
 }
 """Writes that may be collected by kind, in this order: they only ever add to what the kinds before them did."""
 
@@ -121,16 +209,21 @@ def batches(writes: Sequence[Write]) -> Iterator[tuple[str, Rows]]:
 
 
 def _drain(collected: dict[type, Rows]) -> Iterator[tuple[str, Rows]]:
-    for kind, rows in collected.items():
-        if rows:
-            yield _TASK_LEVEL[kind][0], list(rows)
-            rows.clear()
+    for kind, found in collected.items():
+        if found:
+            yield _TASK_LEVEL[kind][0], list(found)
+            found.clear()
 
 
 def _statements(write: Write) -> Iterator[tuple[str, Rows]]:
     match write:
         case PutJob(job):
-            yield PUT_JOB, [_job_row(job)]
+            yield PUT_JOB, [rows.job_row(job)]
+        case PutReopened(task_id, spent):
+            yield "DELETE FROM results WHERE task_id=?", [(task_id,)]
+            yield _PUT_SPENT, [(spent.attempt, spent.faults, spent.lost, task_id)]
+        case ArchiveJob(uid, summary):
+            yield "UPDATE jobs SET summary=? WHERE uid=?", [(summary, uid)]
         case DropJob(uid):
             yield "DELETE FROM results WHERE task_id IN (SELECT id FROM tasks WHERE job_uid=?)", [(uid,)]
             yield "DELETE FROM tasks WHERE job_uid=?", [(uid,)]
@@ -139,44 +232,21 @@ def _statements(write: Write) -> Iterator[tuple[str, Rows]]:
             yield "INSERT INTO workers VALUES (?) ON CONFLICT DO NOTHING", [(key,)]
         case DropWorker(key):
             yield "DELETE FROM workers WHERE key=?", [(key,)]
+        case _:
+            yield from _named(write)
 
 
-def _job_row(job: Job) -> Row:
-    return (
-        job.uid, job.namespace, job.name, job.kind, job.priority, int(job.suspended), int(job.cancelled), job.retries,
-        job.task_timeout_s, job.submitted_at, job.finished_at, int(job.has_endpoints), job.pool,
-    )
-
-
-def _job(row: Row) -> Job:
-    uid, namespace, name, kind, priority, suspended, cancelled, retries, timeout_s, submitted, finished, *rest = row
-    endpoints, pool = rest
-    return Job(uid, namespace, name, kind, priority, bool(suspended), bool(cancelled), retries, timeout_s, submitted,
-               finished, bool(endpoints), pool)
-
-
-def _task_row(r: TaskRecord) -> Row:
-    depends_on = json.dumps([[d.key, d.when] for d in r.depends_on]) if r.depends_on else None
-    tags = json.dumps(r.tags) if r.tags else None
-    return r.sequence, r.id, r.job_uid, r.key, r.type, r.payload, depends_on, float(r.timeout_s), r.retries, tags
-
-
-def _ending_row(write: PutEnding) -> Row:
-    e = write.ending
-    tallies = json.dumps(dict(e.tallies)) if e.tallies else None
-    return (write.task_id, write.job_uid, e.state.value, e.attempts, e.reason, e.message, e.value, tallies, e.worker,
-            float(e.execution_s), float(e.finished_at))
-
-
-def _task(row: Row) -> StoredTask:
-    id_, job_uid, sequence, key, type_, payload, depends_on, timeout_s, retries, tags = row[:10]
-    edges = tuple(Dependency(k, When(w)) for k, w in json.loads(depends_on)) if depends_on else ()
-    record = TaskRecord(id_, job_uid, sequence, key, type_, payload, edges, timeout_s, retries,
-                        tuple(json.loads(tags)) if tags else ())
-    return StoredTask(record, Spent(*row[10:13]), _ending(row[13:]) if row[13] is not None else None)
-
-
-def _ending(row: Row) -> Ending:
-    state, attempts, reason, message, value, tallies, worker, execution_s, finished_at = row
-    return Ending(TaskState(state), attempts, reason, message, value, json.loads(tallies) if tallies else NO_TALLIES,
-                  worker, execution_s, finished_at)
+def _named(write: Write) -> Iterator[tuple[str, Rows]]:
+    match write:
+        case PutTemplate(template):
+            yield _PUT_TEMPLATE, [rows.template_row(template)]
+        case DropTemplate(namespace, name):
+            yield "DELETE FROM templates WHERE namespace=? AND name=?", [(namespace, name)]
+        case PutReservation(reservation):
+            yield _PUT_RESERVATION, [rows.reservation_row(reservation)]
+        case DropReservation(namespace, name):
+            yield "DELETE FROM reservations WHERE namespace=? AND name=?", [(namespace, name)]
+        case PutCached(cached):
+            yield "INSERT INTO cached VALUES (?,?,?,?) ON CONFLICT DO NOTHING", [rows.cached_row(cached)]
+        case DropCached(keys):
+            yield "DELETE FROM cached WHERE key=?", [(key,) for key in keys]

@@ -11,7 +11,7 @@ import psycopg
 
 from espalier_coordinator.store import Deposed
 from espalier_coordinator.store.postgres import AWAY, connect, unavailable
-from espalier_coordinator.store.relational import Row
+from espalier_coordinator.store.rows import Row
 from espalier_kit.errors import Retryable
 
 log = logging.getLogger(__name__)

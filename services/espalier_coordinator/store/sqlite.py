@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from espalier_coordinator.store import Snapshot, Write, relational
+from espalier_coordinator.store import Archived, DeadLetter, Snapshot, Write, relational
 from espalier_kit.errors import Retryable
 
 
@@ -32,10 +32,12 @@ class SqliteStore:
         if max_bytes is not None:
             (page_bytes,) = self._db.execute("PRAGMA page_size").fetchone()
             self._db.execute(f"PRAGMA max_page_count={max_bytes // page_bytes}").fetchall()
-        self._db.executescript(relational.SCHEMA)
-        self._db.execute(relational.PUT_VERSION, (relational.SCHEMA_VERSION,))
-        (found,) = self._db.execute(relational.GET_VERSION).fetchone()
-        relational.check_version(found, str(path))
+        with self._transaction():
+            self._db.execute(relational.META)
+            found = self._db.execute(relational.GET_VERSION).fetchone()
+            for statement in relational.migrations(found[0] if found else None, str(path)):
+                self._db.execute(statement)
+            self._db.execute(relational.PUT_VERSION, (relational.SCHEMA_VERSION,))
 
     def _found_epoch(self) -> int:
         row = self._db.execute(relational.GET_EPOCH).fetchone()
@@ -51,18 +53,37 @@ class SqliteStore:
         with _translated():
             return relational.snapshot(self._db.execute)
 
-    def commit(self, writes: Sequence[Write]) -> None:
+    def job(self, uid: str) -> Snapshot:
         with _translated():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                relational.check_epoch(self._epoch, self._found_epoch())
-                for statement, rows in relational.batches(writes):
-                    self._db.executemany(statement, rows)
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+            return relational.one_job(self._db.execute, uid)
+
+    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
+        with _translated():
+            return relational.archived(self._db.execute, namespace, after, limit)
+
+    def dead_letters(
+        self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
+    ) -> tuple[DeadLetter, ...]:
+        with _translated():
+            return relational.dead_letters(self._db.execute, namespace, job_uid, after, limit)
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        with _translated(), self._transaction():
+            relational.check_epoch(self._epoch, self._found_epoch())
+            for statement, rows in relational.batches(writes):
+                self._db.executemany(statement, rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def close(self) -> None:
         self._db.close()
