@@ -23,6 +23,10 @@ from espalier_coordinator.engine import Engine, Limits
 from espalier_coordinator.health import Health
 from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
+from espalier_coordinator.scaling.keda import SERVICE as KEDA
+from espalier_coordinator.scaling.keda import KedaScaler
+from espalier_coordinator.scaling.pending import Pending
+from espalier_coordinator.scaling.server import metrics_api
 from espalier_coordinator.servicer import Coordinator
 from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store import TaskStore
@@ -39,6 +43,7 @@ from espalier_kube import client
 from espalier_rpc.server import Server
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.v1 import coordinator_pb2_grpc as rpc
+from espalier_rpc.v1 import externalscaler_pb2_grpc as keda_rpc
 
 log = logging.getLogger("espalier_coordinator")
 
@@ -96,15 +101,22 @@ async def _serve(
         seat.keep(host.fail_soon)
     with _no_garbage():
         host.do(engine.load(store.load()))
-    server = Server(_address(settings.host, settings.grpc_port), settings.tls_dir, [_service_name()])
+    server = Server(_address(settings.host, settings.grpc_port), settings.tls_dir, [_service_name(), KEDA])
+    pending = Pending(host, frozenset(settings.pools.values()))
+    keda_rpc.add_ExternalScalerServicer_to_server(KedaScaler(pending), server.grpc)
     health = Health(host, clock)
     calls = calls_of(host, health, clock, pools=frozenset(settings.pools.values()), retries=settings.retries,
                      heartbeat_s=settings.heartbeat_s, timeout_s=settings.health_timeout_s)
     rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, calls), server.grpc)
-    web = app(host, access, files, health=health, metrics=Metrics(host))
+    metrics = Metrics(host)
+    metrics.registry.register(pending)
+    web = app(host, access, files, health=health, metrics=metrics)
     measuring = asyncio.create_task(health.run(), name="health")
     try:
-        async with serving(web, host=settings.host, port=settings.http_port, tls=settings.tls_dir) as http_port:
+        async with (
+            serving(web, host=settings.host, port=settings.http_port, tls=settings.tls_dir) as http_port,
+            metrics_api(settings, host, pending, clock),
+        ):
             await server.start()
             log.info("serving", extra={"host": settings.host, "grpc_port": server.port, "http_port": http_port,
                                        "epoch": epoch, "jobs": len(engine.jobs)})

@@ -30,6 +30,8 @@ class CoordinatorSettings(Settings):
     host: str = "0.0.0.0"
     grpc_port: int = Field(default=50051, ge=0, le=65535)
     http_port: int = Field(default=8081, ge=0, le=65535)
+    scaling_port: int = Field(default=0, ge=0, le=65535)
+    """Of the metrics API for the API server; 0: none."""
     data: Path
     database: Annotated[SecretStr, AfterValidator(_is_postgres)] = SecretStr("")
     tls_dir: Path
