@@ -5,6 +5,7 @@ Private keys live in Secrets and, for as long as needed, in memory; they are nev
 
 from __future__ import annotations
 
+import base64
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from espalier_api.names import CA_SECRET, MANAGED_BY
 from espalier_kit.certificates import KeyPair, issue, make_authority, needs_renewal
 from espalier_kit.clock import Clock
 from espalier_kit.errors import Conflict, NotFound, Permanent
-from espalier_kube.cluster import SECRET, Cluster, Object
+from espalier_kube.cluster import API_SERVICE, SECRET, Cluster, Object
 from espalier_kube.objects import config_map, metadata, owner_labels, secret, secret_bytes
 from espalier_operator.plan.modelserver import key_secret, tls_secret
 from espalier_operator.settings import OperatorSettings
@@ -21,6 +22,9 @@ from espalier_operator.settings import OperatorSettings
 log = logging.getLogger(__name__)
 
 COORDINATOR = "espalier-coordinator"
+SCALING = "espalier-scaling"
+"""Service by which the API server asks the coordinator for metrics; it is dialled by this name."""
+METRICS_API = "v1beta1.external.metrics.k8s.io"
 CHECK_S = 3600.0
 """How long a certificate that was found good is not looked at again."""
 KEY_BYTES = 32
@@ -68,6 +72,20 @@ class Authority:
             "ca.crt": self.ca_pem,
         }
         await self._cluster.apply(config_map(metadata(COORDINATOR, namespace), where))
+
+    async def ensure_metrics_api(self) -> None:
+        """The API server verifies the coordinator's metrics API by our authority, where the chart registered it."""
+        try:
+            live = await self._cluster.get(API_SERVICE, METRICS_API)
+        except NotFound:
+            return
+        service = live["spec"].get("service") or {}
+        if (service.get("name"), service.get("namespace")) != (SCALING, self._settings.namespace):
+            return
+        wished = base64.b64encode(self._ca.certificate).decode()
+        if live["spec"].get("caBundle") != wished:
+            await self._cluster.patch(API_SERVICE, METRICS_API, None, {"spec": {"caBundle": wished}})
+            log.info("metrics API registered", extra={"api_service": METRICS_API})
 
     async def ensure_server(self, server: Object) -> str:
         """Certificate and API key of a ModelServer; returns the key."""
@@ -139,7 +157,8 @@ HOSTS = "espalier.dev/hosts"
 def coordinator_hosts(settings: OperatorSettings) -> tuple[str, ...]:
     """Every name and address under which the coordinator may be dialled."""
     dialled = (settings.coordinator.rpartition(":")[0], settings.coordinator_web.removeprefix("https://"))
-    hosts = {settings.coordinator_name, COORDINATOR, *(_host(part) for part in dialled)}
+    scaling = f"{SCALING}.{settings.namespace}.svc"
+    hosts = {settings.coordinator_name, COORDINATOR, scaling, *(_host(part) for part in dialled)}
     return tuple(sorted(hosts))
 
 

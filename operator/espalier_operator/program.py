@@ -193,7 +193,7 @@ class _Leader:
     async def _prepare(self, stop: asyncio.Event) -> bool:
         """Authority, the coordinator's certificate, the first list; tried until it works or `stop`."""
         steps: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
-            self._authority.load, self._authority.ensure_coordinator, lambda: self._intake.resync(self._cluster)
+            self._authority.load, self._authority.ensure_coordinator, self._authority.ensure_metrics_api, lambda: self._intake.resync(self._cluster)
         )
         for step in steps:
             while not stop.is_set():
@@ -206,9 +206,13 @@ class _Leader:
         return not stop.is_set()
 
     async def _sweep(self, stop: asyncio.Event, work: Work) -> None:
-        """Work whose object is gone: what a finalizer would do, without blocking anybody's delete."""
+        """Work whose object is gone: what a finalizer would do, without blocking anybody's delete.
+
+        And an APIService that came, or was applied again, since the last look.
+        """
         while not await wait_or_stop(stop, SWEEP_S):
             try:
+                await self._authority.ensure_metrics_api()
                 await work.sweep(self._is_wanted)
             except EspalierError as error:
                 log.warning("orphan sweep failed", extra={"error": str(error)})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 from cryptography import x509
 
 from espalier_kit.clock import ManualClock
-from espalier_kube.cluster import CONFIG_MAP, MODEL_SERVER, SECRET, Object
+from espalier_kube.cluster import API_SERVICE, CONFIG_MAP, MODEL_SERVER, SECRET, Object
 from espalier_kube.fake import FakeCluster
 from espalier_kube.objects import metadata, secret_bytes, typed
-from espalier_operator.authority import Authority, coordinator_hosts
+from espalier_operator.authority import METRICS_API, Authority, coordinator_hosts
 from tests.support.operator_world import operator_settings
 
 SETTINGS = operator_settings()
@@ -38,12 +40,38 @@ async def test_the_coordinators_certificate_carries_every_name_it_is_dialled_by(
     await made.ensure_coordinator()
     stored = await cluster.get(SECRET, "espalier-coordinator-tls", "espalier-system")
     assert stored["type"] == "kubernetes.io/tls"
-    assert names_of(stored) == ["127.9.0.5", "espalier-coordinator", SETTINGS.coordinator_name]
+    scaling = "espalier-scaling.espalier-system.svc"
+    assert names_of(stored) == ["127.9.0.5", "espalier-coordinator", SETTINGS.coordinator_name, scaling]
     told = (await cluster.get(CONFIG_MAP, "espalier-coordinator", "espalier-system"))["data"]
     assert told == {
         "web": SETTINGS.coordinator_web, "grpc": SETTINGS.coordinator, "name": SETTINGS.coordinator_name,
         "ca.crt": made.ca_pem,
     }
+
+
+def api_service(name: str, namespace: str = "espalier-system") -> Object:
+    service = {"name": name, "namespace": namespace, "port": 8443}
+    return typed(API_SERVICE, metadata(METRICS_API, None), spec={"service": service, "group": "external.metrics.k8s.io"})
+
+
+async def test_the_api_server_learns_whose_certificate_the_metrics_api_shows() -> None:
+    cluster, clock = FakeCluster(), ManualClock()
+    made = await authority(cluster, clock)
+    await made.ensure_metrics_api()  # nothing is registered: nothing to do
+    await cluster.create(api_service("espalier-scaling"))
+    await made.ensure_metrics_api()
+    stored = await cluster.get(API_SERVICE, METRICS_API)
+    assert base64.b64decode(stored["spec"]["caBundle"]).decode() == made.ca_pem
+    await made.ensure_metrics_api()
+    assert await cluster.get(API_SERVICE, METRICS_API) == stored, "written once"
+
+
+async def test_an_api_service_of_somebody_else_is_left_alone() -> None:
+    cluster, clock = FakeCluster(), ManualClock()
+    made = await authority(cluster, clock)
+    await cluster.create(api_service("prometheus-adapter", "monitoring"))
+    await made.ensure_metrics_api()
+    assert "caBundle" not in (await cluster.get(API_SERVICE, METRICS_API))["spec"]
 
 
 async def test_certificates_are_kept_while_good_and_renewed_before_their_end() -> None:

@@ -48,7 +48,9 @@ espalier-pool-{{ .name }}
 
 {{/* "yes" where some pool's HPA reads our external metric. */}}
 {{- define "espalier.hasMetricsApi" -}}
+{{- $found := "" -}}
 {{- range .Values.pools -}}
-{{- if eq (include "espalier.pool" (list $ .) | fromJson).autoscaling.mode "external-metrics" }}yes{{ end -}}
+{{- if eq (include "espalier.pool" (list $ .) | fromJson).autoscaling.mode "external-metrics" }}{{ $found = "yes" }}{{ end -}}
 {{- end -}}
+{{- $found -}}
 {{- end }}
