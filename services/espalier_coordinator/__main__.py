@@ -110,7 +110,7 @@ async def _serve(
     rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, calls), server.grpc)
     metrics = Metrics(host)
     metrics.registry.register(pending)
-    web = app(host, access, files, health=health, metrics=metrics)
+    web = app(host, access, files, calls=calls, health=health, metrics=metrics)
     measuring = asyncio.create_task(health.run(), name="health")
     try:
         async with (

@@ -1,10 +1,9 @@
-"""HTTP over TLS: artifacts, a read-only view of jobs, health and metrics."""
+"""HTTP: artifacts, the calls (`rest`), their documents, health and metrics; and how all that is served."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import socket
 import ssl
@@ -15,38 +14,41 @@ from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
 from espalier_coordinator.access import Access, Identity
-from espalier_coordinator.artifacts import ArtifactFiles, DiskFull, TooLarge
+from espalier_coordinator.artifacts import ArtifactFiles
+from espalier_coordinator.calls.book import Calls
 from espalier_coordinator.health import SLOW_COMMIT_S, Health, problems
 from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
+from espalier_coordinator.openapi import document, page
 from espalier_coordinator.pools import require_artifacts
-from espalier_coordinator.views import JobPicture, TaskPicture, job_picture, task_pictures
-from espalier_kit.errors import EspalierError, Forbidden, Misconfigured, NotFound, Permanent
+from espalier_coordinator.rest import add_routes, problem
+from espalier_kit.errors import EspalierError, Forbidden, Misconfigured
 from espalier_rpc.server import UNAUTHENTICATED
 
 log = logging.getLogger(__name__)
 
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Of the page of routes: it loads nothing and runs nothing."""
+
 RELOAD_S = 30.0
 """How soon a renewed certificate is served."""
 
-_STATUS: tuple[tuple[type[EspalierError], int], ...] = (
-    (TooLarge, 413), (DiskFull, 507), (NotFound, 404), (Forbidden, 403), (Permanent, 422), (EspalierError, 503),
-)
-
-
-def app(host: Host, access: Access, files: ArtifactFiles, *, health: Health, metrics: Metrics) -> FastAPI:
+def app(
+    host: Host, access: Access, files: ArtifactFiles, *, calls: Calls, health: Health, metrics: Metrics
+) -> FastAPI:
     """All routes."""
     web = FastAPI(title="espalier-coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     web.add_exception_handler(EspalierError, _answer_error)
     web.add_exception_handler(ClientDisconnect, _answer_disconnect)
-    caller = Depends(_identify(access))
-    _add_artifacts(web, files, caller, metrics, host)
-    _add_jobs(web, host, caller)
+    identify = _identify(access)
+    _add_artifacts(web, files, Depends(identify), metrics, host)
+    add_routes(web, host, calls, identify)
+    _add_pages(web, calls)
     _add_health(web, health, metrics)
     return web
 
@@ -93,26 +95,21 @@ def _add_artifacts(web: FastAPI, files: ArtifactFiles, caller: Any, metrics: Met
         return StreamingResponse(files.read(path), headers=headers, media_type="application/octet-stream")
 
 
-def _add_jobs(web: FastAPI, host: Host, caller: Any) -> None:
-    @web.get("/jobs")
-    async def jobs(namespace: str = "", identity: Identity = caller) -> Response:
-        wanted = namespace or identity.reach
-        if wanted:
-            identity.require_namespace(wanted)
-        entries = [e for e in host.engine.jobs.values() if wanted in (None, e.job.namespace)]
-        return JSONResponse({"jobs": [_job(job_picture(host.engine, e)) for e in entries], "epoch": host.engine.epoch})
+def _add_pages(web: FastAPI, calls: Calls) -> None:
+    @web.get("/openapi.json")
+    async def openapi() -> Response:
+        return JSONResponse(document())
 
-    @web.get("/jobs/{uid}")
-    async def job(uid: str, identity: Identity = caller) -> Response:
-        entry = host.engine.job(uid)
-        identity.require_namespace(entry.job.namespace)
-        return JSONResponse(_job(job_picture(host.engine, entry)))
+    @web.get("/docs")
+    async def docs() -> Response:
+        return HTMLResponse(page(), headers={"content-security-policy": PAGE_POLICY})
 
-    @web.get("/jobs/{uid}/tasks")
-    async def tasks(uid: str, state: str = "", identity: Identity = caller) -> Response:
-        entry = host.engine.job(uid)
-        identity.require_namespace(entry.job.namespace)
-        return JSONResponse({"tasks": [_task(t) for t in task_pictures(entry, state)]})
+    @web.get("/health")
+    async def health() -> Response:
+        """For a person's curl: no token, and nothing but counts."""
+        found = calls.fleet.standing()
+        return JSONResponse({"status": found.status, "message": found.message, **asdict(found.fleet)},
+                            status_code=503 if found.status == "unhealthy" else 200)
 
 
 def _add_health(web: FastAPI, health: Health, metrics: Metrics) -> None:
@@ -146,32 +143,11 @@ def _identify(access: Access) -> Callable[[Request], Awaitable[Identity]]:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EspalierError)
-    status = 401 if error.reason == UNAUTHENTICATED else next(s for kind, s in _STATUS if isinstance(error, kind))
-    return JSONResponse({"reason": error.reason, "message": str(error)}, status_code=status)
+    return problem(error)
 
 
 async def _answer_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it; the upload was dropped as a whole
-
-
-def _job(picture: JobPicture) -> dict[str, Any]:
-    return {
-        **asdict(picture.job), "state": picture.state, "counts": dict(picture.counts),
-        "tallies": dict(picture.tallies), "outcomes": [_task(t) for t in picture.outcomes],
-        "workers": picture.workers, "epoch": picture.epoch, "lost_leases": picture.lost_leases,
-    }
-
-
-def _task(picture: TaskPicture) -> dict[str, Any]:
-    return {**asdict(picture), "value": _value(picture.value)}
-
-
-def _value(data: bytes) -> Any:
-    """A task's value for people to read; what is no JSON is shown as text."""
-    try:
-        return json.loads(data) if data else None
-    except ValueError:
-        return data.decode(errors="replace")
 
 
 # ---------------------------------------------------------------- serving

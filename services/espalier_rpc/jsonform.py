@@ -128,6 +128,16 @@ def _scalar(field: FieldDescriptor, value: Any, place: str) -> Any:
     return int(value)
 
 
+def from_text(field: FieldDescriptor, text: str, place: str) -> Any:
+    """A query parameter as the JSON that its field wants; bytes are given as JSON."""
+    if field.type in _TEXTS:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _wrong(place, "a number or true or false", text) from error
+
+
 def _refuse(place: str, wanted: str, value: Any) -> Any:
     raise _wrong(place, wanted, value)
 
@@ -137,7 +147,7 @@ def _wrong(place: str, wanted: str, value: Any) -> Permanent:
 
 
 # ---------------------------------------------------------------- schema
-def schema(descriptor: Descriptor) -> dict[str, Any]:
+def schema(descriptor: Any) -> dict[str, Any]:
     """JSON Schema (as OpenAPI 3.1 has it) of a message; other messages by `$ref` below `#/components/schemas/`."""
     return {
         "type": "object", "additionalProperties": False,
@@ -145,9 +155,9 @@ def schema(descriptor: Descriptor) -> dict[str, Any]:
     }
 
 
-def messages_below(descriptor: Descriptor) -> dict[str, Descriptor]:
+def messages_below(descriptor: Any) -> dict[str, Any]:
     """This message and every one that it contains, by name."""
-    found: dict[str, Descriptor] = {}
+    found: dict[str, Any] = {}
     waiting = [descriptor]
     while waiting:
         now = waiting.pop()

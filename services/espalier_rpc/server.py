@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Largest message either way: a report task may carry the outcomes of a thousand submissions."""
 
+COMPRESS_FROM_BYTES = 64 * 1024
+"""Answers of at least this size are compressed: below, it costs more than it saves."""
+
 REASON_KEY = "espalier-reason"
 """Trailing metadata with the error's CamelCase reason."""
 

@@ -317,10 +317,10 @@ async def test_health_metrics_and_jobs_over_http(
 
     assert ((await get("/healthz")).text, (await get("/readyz")).text) == ("ok", "ok")
     assert "espalier_coordinator_ready_tasks" in (await get("/metrics")).text
-    assert (await get("/jobs/over-http")).json()["counts"]["pending"] == 2
-    assert [t["key"] for t in (await get("/jobs/over-http/tasks")).json()["tasks"]] == ["0", "1"]
-    assert (await get("/jobs/nobody")).status_code == 404
-    assert (await http.get("/jobs", extensions=extensions)).status_code == 401
+    assert (await get("/v1/jobs/over-http")).json()["counts"]["pending"] == 2
+    assert [t["key"] for t in (await get("/v1/jobs/over-http/tasks")).json()["tasks"]] == ["0", "1"]
+    assert (await get("/v1/jobs/nobody")).status_code == 404
+    assert (await http.get("/v1/jobs", extensions=extensions)).status_code == 401
 
 
 # ---------------------------------------------------------------- the command

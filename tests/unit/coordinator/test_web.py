@@ -12,6 +12,7 @@ import pytest
 
 from espalier_coordinator.access import StaticAccess
 from espalier_coordinator.artifacts import ArtifactFiles
+from espalier_coordinator.calls.book import calls_of
 from espalier_coordinator.engine import Engine
 from espalier_coordinator.health import Facts, Health, problems
 from espalier_coordinator.host import Host
@@ -34,7 +35,9 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     files = ArtifactFiles(tmp_path, limit_bytes=1000)
     files.open()
     await host.settle(engine.submit(Job("u", "ns", "n"), [NewTask("a", "t"), NewTask("b", "t")]))
-    web = app(host, StaticAccess(TOKENS, ["admin"]), files, health=Health(host, clock), metrics=Metrics(host))
+    health = Health(host, clock)
+    web = app(host, StaticAccess(TOKENS, ["admin"]), files, calls=calls_of(host, health, clock), health=health,
+              metrics=Metrics(host))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="https://c") as client:
         yield client
     host.writer.stop(5)
@@ -56,11 +59,11 @@ def bearer(token: str) -> dict[str, str]:
     ("PUT", "/artifacts/ns", "guess", b"x", 401, "Unauthenticated"),
     ("GET", f"/artifacts/ns/{sha256(b'x')}", "mine", None, 404, "push it again"),
     ("HEAD", f"/artifacts/ns/{sha256(b'x')}", "mine", None, 404, ""),
-    ("GET", "/jobs", "mine", None, 200, '"uid":"u"'),
-    ("GET", "/jobs?namespace=ns", "theirs", None, 403, "may only"),
-    ("GET", "/jobs/u", "theirs", None, 403, "may only"),
-    ("GET", "/jobs/u/tasks?state=ready", "mine", None, 200, '"key":"b"'),
-    ("GET", "/jobs/v", "root", None, 404, "never submitted"),
+    ("GET", "/v1/jobs", "mine", None, 200, '"uid": "u"'),
+    ("GET", "/v1/jobs?namespace=ns", "theirs", None, 403, "may only"),
+    ("GET", "/v1/jobs/u", "theirs", None, 403, "may only"),
+    ("GET", "/v1/jobs/u/tasks?state=ready", "mine", None, 200, '"key": "b"'),
+    ("GET", "/v1/jobs/v", "root", None, 404, "never submitted"),
     ("GET", "/healthz", "", None, 200, "ok"),
     ("GET", "/readyz", "", None, 200, "ok"),
     ("GET", "/metrics", "", None, 200, 'espalier_coordinator_ready_tasks{type="t"} 2.0'),
@@ -81,7 +84,7 @@ async def test_an_artifact_comes_back_with_its_length(http: httpx.AsyncClient) -
 
 
 async def test_somebody_elses_jobs_are_not_listed(http: httpx.AsyncClient) -> None:
-    assert json.loads((await http.get("/jobs", headers=bearer("theirs"))).text)["jobs"] == []
+    assert json.loads((await http.get("/v1/jobs", headers=bearer("theirs"))).text)["jobs"] == []
 
 
 @pytest.mark.parametrize(("facts", "words"), [
