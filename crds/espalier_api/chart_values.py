@@ -115,6 +115,10 @@ class Coordinator(Placed):
         default=30, gt=0, description="A worker that is silent for so long loses its tasks to another."
     )
     heartbeat_seconds: float = Field(default=5, gt=0, description="How often a worker says that it lives.")
+    health_timeout_seconds: float = Field(
+        default=10, gt=0, description="A worker that is silent for so long is called degraded."
+    )
+    retries: int = Field(default=3, ge=0, le=20, description="Further attempts of a task, where its job does not say.")
     termination_grace_seconds: int = Field(
         default=30, ge=10, le=3600, description="How long it may take to write what is queued and to end its streams."
     )
@@ -175,11 +179,12 @@ class ApiServer(Model):
     """How pods reach the Kubernetes API server, which policies can only name by address."""
 
     cidrs: tuple[Cidr, ...] = Field(
-        default=("0.0.0.0/0",),
+        default=("0.0.0.0/0",), min_length=1,
         description="The API server's addresses, as `kubectl get endpointslices kubernetes` shows them. Narrow it.",
     )
     ports: tuple[PortNumber, ...] = Field(
-        default=(443, 6443), description="Its ports: the Service's and the one that the Service is translated to."
+        default=(443, 6443), min_length=1,
+        description="Its ports: the Service's and the one that the Service is translated to.",
     )
 
 
@@ -187,6 +192,7 @@ class Dns(Model):
     """Who answers names."""
 
     peers: tuple[PolicyPeer, ...] = Field(
+        min_length=1,
         default=(
             PolicyPeer(
                 namespace_selector=LabelSelector(match_labels={"kubernetes.io/metadata.name": "kube-system"}),

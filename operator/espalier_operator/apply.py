@@ -13,6 +13,7 @@ from espalier_kube.objects import is_owned_by
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
 from espalier_operator.plan.outcome import Burial, Change, Deletion, Notice, Plan
+from espalier_operator.plan.policies import PolicyTemplate, job_policies
 from espalier_operator.watching import Intake
 
 log = logging.getLogger(__name__)
@@ -28,17 +29,24 @@ class Applier:
     """Carries out a plan's children, changes and deletions; returns Events about what it did."""
 
     def __init__(
-        self, cluster: Cluster, cache: Cache, intake: Intake, authority: Authority, clock: Clock
+        self, cluster: Cluster, cache: Cache, intake: Intake, authority: Authority, clock: Clock, *,
+        policies: tuple[PolicyTemplate, ...] = (),
     ) -> None:
         self._cluster, self._cache, self._intake = cluster, cache, intake
-        self._authority, self._clock = authority, clock
+        self._authority, self._clock, self._policies = authority, clock, policies
         self._applied: dict[tuple[str, str, str], tuple[str, float]] = {}
 
     async def carry_out(self, owner: Object, plan: Plan) -> tuple[Notice, ...]:
-        """In order: credentials, children, changes, deletions. Raises the first error; a later try goes on."""
+        """In order: credentials, the namespace's policies, children, changes, deletions.
+
+        Raises the first error; a later try goes on.
+        """
         told: list[Notice] = []
         if plan.has_credentials:
             await self._authority.ensure_server(owner)
+        if plan.children:
+            for policy in job_policies(owner["metadata"]["namespace"], self._policies):
+                await self._ensure_unwatched(policy, value_digest(policy)[:16])
         for child in plan.children:
             if await self._ensure(owner, child):
                 told.append(_about("ChildCreated", child["kind"], child["metadata"]["name"], "was created"))

@@ -26,6 +26,7 @@ from espalier_operator.health import HealthServer, LoopLag, Vitals
 from espalier_operator.metrics import Metrics
 from espalier_operator.observe import Observer
 from espalier_operator.plan.modelserver import certificate_name
+from espalier_operator.plan.policies import read_templates
 from espalier_operator.queue import Key, WorkQueue
 from espalier_operator.reconcile import Reconciler
 from espalier_operator.report import Reporter
@@ -93,6 +94,7 @@ class _Leader:
         self._intake = Intake(self._cache, self._queue.add, clock)
         self._authority = Authority(self._cluster, settings, clock)
         self._reporter = Reporter(self._cluster, self._intake, clock)
+        self._policies = read_templates(settings.policies_file)
         self._work: Work | None = None
         self.lag = LoopLag(clock)
 
@@ -150,7 +152,9 @@ class _Leader:
             observer.took_over(f"{self._election.identity} after {self._election.previous_holder or 'one that left'}")
         reconciler = Reconciler(
             observer=observer,
-            applier=Applier(self._cluster, self._cache, self._intake, self._authority, self._clock),
+            applier=Applier(
+                self._cluster, self._cache, self._intake, self._authority, self._clock, policies=self._policies
+            ),
             reporter=self._reporter, work=work, cluster=self._cluster, cache=self._cache, intake=self._intake,
             settings=settings, clock=self._clock,
         )

@@ -39,6 +39,9 @@ class OperatorSettings(Settings):
     pools: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         default=(), description="Shared worker pools that the chart made."
     )
+    policies_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = Field(
+        default=None, description="NetworkPolicies for namespaces that have jobs; empty: none are made."
+    )
     worker_image: str = Field(min_length=1)
     mlx_image: str = Field(min_length=1)
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"

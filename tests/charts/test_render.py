@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from espalier_api.schema import KINDS
 from espalier_kit.settings import Settings, load
@@ -32,7 +31,7 @@ def test_helm_lint_is_silent(chart: Any) -> None:
 def test_every_pod_is_restricted(variant: str) -> None:
     """The fields of Pod Security `restricted`, asserted one by one; test_install asks the API server too."""
     found = dict(pods(rendered(*VARIANTS[variant])))
-    assert set(found) == {"espalier-operator", "espalier-coordinator"}
+    assert {"espalier-operator", "espalier-coordinator"} <= set(found)
     for template in found.values():
         spec = template["spec"]
         assert spec["automountServiceAccountToken"] is False
@@ -48,8 +47,11 @@ def test_every_pod_is_restricted(variant: str) -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert container["resources"]["requests"] == container["resources"]["limits"]
+            for amounts in (container["resources"]["requests"], container["resources"]["limits"]):
+                assert set(amounts) == {"cpu", "memory"}
             assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+            assert spec["topologySpreadConstraints"]
+            assert spec["terminationGracePeriodSeconds"] > 0
             assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
@@ -171,36 +173,6 @@ def test_the_operators_role_is_what_its_readme_asks_for() -> None:
 def test_the_coordinator_may_only_review_tokens() -> None:
     rules = find(rendered(), "ClusterRole", "espalier-coordinator")["rules"]
     assert rules == [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}]
-
-
-@pytest.mark.parametrize(
-    ("option", "complaint"),
-    [
-        ("replicas=3", "additional properties 'replicas' not allowed"),
-        ("operator.replica=3", "additional properties 'replica' not allowed"),
-        ("coordinator.storage.sise=3Gi", "additional properties 'sise' not allowed"),
-        ("operator.port=0", "/operator/port"),
-        ("images.pullPolicy=Sometimes", "/images/pullPolicy"),
-        ("coordinator.address=localhost", "/coordinator/address"),
-        ("nodes.addresses={everywhere}", "/nodes/addresses/0"),
-    ],
-)
-def test_a_mistake_in_the_values_is_refused_with_its_place(option: str, complaint: str) -> None:
-    answer = helm("template", "espalier", str(CHART), "--set", option)
-    assert answer.code != 0
-    assert complaint in answer.text
-
-
-def test_the_lint_values_set_every_option() -> None:
-    every, defaults = ((yaml.safe_load((CHART / name).read_text())) for name in ("lint-values.yaml", "values.yaml"))
-    assert options(every) == options(defaults)
-
-
-def options(values: Any, path: str = "") -> set[str]:
-    """Paths of all options; maps of the user's own keys count as one."""
-    if not isinstance(values, dict) or path.rsplit(".", 1)[-1] in {"nodeSelector", "podLabels", "podAnnotations"}:
-        return {path}
-    return {found for key, value in values.items() for found in options(value, f"{path}.{key}")}
 
 
 def test_the_crd_chart_has_every_kind() -> None:

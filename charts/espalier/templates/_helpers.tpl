@@ -41,6 +41,24 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* Pods of one program on different nodes, where there are several of both. */}}
+{{- define "espalier.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "espalier.selector" . | nindent 8 }}
+{{- end }}
+
+{{/* "yes" where some pool scales by KEDA. */}}
+{{- define "espalier.usesKeda" -}}
+{{- range .Values.pools -}}
+{{- if eq (include "espalier.pool" (list $ .) | fromJson).autoscaling.mode "keda" }}yes{{ end -}}
+{{- end -}}
+{{- end }}
+
 {{/* Requests equal limits: what the scheduler promises is what the program gets. */}}
 {{- define "espalier.resources" -}}
 requests:
