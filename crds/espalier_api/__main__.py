@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from espalier_api.chart_files import values_files
 from espalier_api.reference import api_page, troubleshooting_page
 from espalier_api.schema import KINDS, MAX_CRD_BYTES, crd
 
@@ -37,7 +38,7 @@ def generated_files() -> dict[str, str]:
         made[f"charts/espalier-crds/templates/{kind.plural}.yaml"] = _yaml(_kept(plain))
     made["docs/reference/api.md"] = api_page()
     made["docs/troubleshooting.md"] = troubleshooting_page()
-    return made
+    return made | values_files()
 
 
 def _kept(definition: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +48,9 @@ def _kept(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
-    text = _HEAD + yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+    text = _HEAD + yaml.safe_dump(
+        document, sort_keys=False, width=120, allow_unicode=True, default_flow_style=None
+    )
     assert len(text.encode()) < MAX_CRD_BYTES, (
         f"{document['metadata']['name']}: {len(text.encode())} bytes is too large"
     )
