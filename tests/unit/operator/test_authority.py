@@ -110,4 +110,5 @@ async def test_a_model_server_gets_a_certificate_and_a_key_of_its_own() -> None:
 
 def test_hosts_come_from_settings_with_and_without_ports_and_brackets() -> None:
     hosts = coordinator_hosts(operator_settings(coordinator="[fd00::5]:50051", coordinator_web="https://c.example:8443"))
-    assert hosts == ("c.example", "espalier-coordinator", SETTINGS.coordinator_name, "fd00::5")
+    scaling = "espalier-scaling.espalier-system.svc"
+    assert hosts == ("c.example", "espalier-coordinator", SETTINGS.coordinator_name, scaling, "fd00::5")
