@@ -32,22 +32,24 @@ refuse to go on; without the record it adopts what is there."""
 
 
 def install(
-    cluster: Cluster, places: Places, progress: Progress, *, job_namespaces: Sequence[str] = JOB_NAMESPACES
+    cluster: Cluster, places: Places, progress: Progress, *, job_namespaces: Sequence[str] = JOB_NAMESPACES,
+    overrides: Mapping[str, Any] | None = None,
 ) -> None:
     """Install or upgrade both charts and wait until their pods are ready; may be repeated.
 
+    `overrides` are whole sections of the chart's values that replace the computed ones.
     Raises `Permanent` with helm's words and what the pods wait for.
     """
     with held(cluster.control.layout.lock):
-        _install(cluster, places, progress, job_namespaces)
+        _install(cluster, places, progress, {**values(cluster.address_range, job_namespaces), **(overrides or {})})
 
 
-def _install(cluster: Cluster, places: Places, progress: Progress, job_namespaces: Sequence[str]) -> None:
+def _install(cluster: Cluster, places: Places, progress: Progress, wished: Mapping[str, Any]) -> None:
     directory = cluster.control.layout.volumes / "coordinator"
     directory.mkdir(parents=True, exist_ok=True)
     api.apply(cluster.kubeconfig, [local_volume("espalier-coordinator", str(directory), COORDINATOR_NODE)])
     computed = cluster.control.layout.root / "values.yaml"
-    write_atomically(computed, yaml.safe_dump(values(cluster.address_range, job_namespaces)))
+    write_atomically(computed, yaml.safe_dump(dict(wished)))
     api.delete_all(cluster.kubeconfig, SECRET, NAMESPACE, labels=_HALF_DONE)
     with progress.step("chart espalier-crds"):
         _helm(cluster, CRDS, places.charts / CRDS, ())
