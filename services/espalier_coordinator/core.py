@@ -78,8 +78,8 @@ class Core:
         self.ready = ReadyTasks(self._limits.fairness)
         self.templates: dict[tuple[str, str], Template] = {}
         self.reservations: dict[tuple[str, str], Reservation] = {}
-        self.archived: dict[str, str] = {}
-        """Namespace by uid of completed jobs that are only in the store."""
+        self.archived: dict[str, tuple[str, float]] = {}
+        """Namespace and end (seconds since 1970) by uid of completed jobs that are only in the store."""
         self.cache = ResultCache(self._limits.cache_entries)
         self._tasks: dict[str, TaskEntry] = {}
         self._sessions: dict[int, WorkerEntry] = {}
@@ -92,6 +92,8 @@ class Core:
         """Jobs that ended, the first first."""
         self._limited: dict[str, JobEntry] = {}
         """Jobs with a limit on their rate or width."""
+        self._written_templates: dict[tuple[str, str], Template] = {}
+        self._expiring: set[tuple[str, str]] = set()
         self._has_resources = False
         """Whether any task ever asked for some."""
         self._sequence = 0
@@ -192,11 +194,7 @@ class Core:
                 entry.move(task, Event.CANCELLED)
             return
 
-        def final_state(key: str) -> TaskState | None:
-            known = entry.tasks.get(key)
-            return known.state if known and known.is_final else None
-
-        ready, skipped = entry.graph.add([(k, t.record.depends_on) for k, t in new.items()], final_state)
+        ready, skipped = entry.graph.add([(k, t.record.depends_on) for k, t in new.items()], entry.final_state)
         for key in skipped:
             more_ready, more_skipped = entry.graph.finish(key, TaskState.SKIPPED)
             self._follow(entry, more_ready, [key, *more_skipped])
@@ -256,13 +254,16 @@ class Core:
 
     def _remember(self, entry: JobEntry, task: TaskEntry) -> None:
         """What the job's view shows of an ended task."""
+        self._count_ending(entry, task)
+        if not entry.graph.is_needed(task.record.key):
+            entry.leaves.append(task)
+
+    def _count_ending(self, entry: JobEntry, task: TaskEntry) -> None:
         assert task.ending is not None
         for name, value in task.ending.tallies.items():
             entry.tallies[name] = entry.tallies.get(name, 0.0) + value
         if task.state is TaskState.FAILED and len(entry.failed) < MAX_OUTCOMES:
             entry.failed.append(task)
-        if not entry.graph.is_needed(task.record.key):
-            entry.leaves.append(task)
 
     # ------------------------------------------------------------ workers
 

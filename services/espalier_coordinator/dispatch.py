@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from espalier_coordinator import stealing
+from espalier_coordinator.cache import key_of
 from espalier_coordinator.core import Effects
-from espalier_coordinator.messages import Assignment, Input, Tasks
-from espalier_coordinator.model import Ending
+from espalier_coordinator.messages import Assignment, Input, Lease, Revoke, Tasks
+from espalier_coordinator.model import CACHED, Ending
+from espalier_coordinator.reservations import HeldBack, Seat
 from espalier_coordinator.results import Results
+from espalier_coordinator.rules import Round, free_of
 from espalier_coordinator.scheduling import Demand
-from espalier_coordinator.state import TaskEntry, WorkerEntry
+from espalier_coordinator.state import JobEntry, TaskEntry, WorkerEntry
+from espalier_coordinator.stealing import Waiting
 from espalier_kit.execution import TaskState
 
 MAX_INPUT_BYTES = 48 * 1024 * 1024
@@ -26,14 +31,11 @@ class Dispatch(Results):
     def _dispatch(self) -> None:
         if self.ready.is_empty:
             return
-        demands = [
-            Demand(w.key, w.profile, w.wants, len(w.leases), w.capacity) for w in self.workers.values()
-            if w.wants and w.is_registered and w.session is not None and not w.is_draining
-        ]
+        demands = self._demands()
         if not demands:
             return
         granted: dict[str, list[Assignment]] = {}
-        for key, task_id in self.ready.assign(demands):
+        for key, task_id in self.ready.assign(demands, self._round()):
             task = self._tasks.get(task_id)
             if task is None or task.state is not TaskState.READY:
                 continue
@@ -43,6 +45,35 @@ class Dispatch(Results):
         for key, assignments in granted.items():
             self._send(self.workers[key].session, Tasks(tuple(assignments)))
 
+    def _demands(self) -> list[Demand]:
+        return [
+            Demand(w.key, w.profile, w.wants, len(w.leases), w.capacity) for w in self.workers.values()
+            if w.wants and w.is_registered and w.session is not None and not w.is_draining
+        ]
+
+    def _round(self) -> Round | None:
+        """The rules of this moment; None where none can apply, which is most of the time."""
+        if not (self._limited or self._has_resources or self.reservations):
+            return None
+        now = self._clock.monotonic()
+        room = {uid: _room(entry, now) for uid, entry in self._limited.items()}
+        return Round(room, self._free_resources(), self._held_back(), {})
+
+    def _free_resources(self) -> dict[str, dict[str, float]]:
+        return {
+            w.key: free_of(w.profile.resources, (t.lane.resources for t in w.leases.values()))
+            for w in self.workers.values() if w.profile.resources
+        }
+
+    def _held_back(self) -> HeldBack | None:
+        if not self.reservations:
+            return None
+        connected = [w for w in self.workers.values() if w.session is not None and not w.is_draining]
+        return HeldBack(self.reservations.values(), [
+            Seat(w.profile, max(0, w.capacity - len(w.leases)), tuple(t.lane for t in w.leases.values()))
+            for w in connected
+        ])
+
     def _grant(self, worker: WorkerEntry, task: TaskEntry) -> Assignment | None:
         entry = self.jobs[task.record.job_uid]
         inputs = tuple(_input(entry.tasks[d.key]) for d in task.record.depends_on)
@@ -50,12 +81,68 @@ class Dispatch(Results):
             self._end(task, Ending(TaskState.FAILED, task.spent.attempt, "InputsTooLarge",
                                    f"the values of its dependencies exceed {MAX_INPUT_BYTES} bytes: use artifacts"))
             return None
+        if task.record.cache and self._is_answered(worker, task, entry, inputs):
+            return None
         worker.wants -= 1
         self._send_context(worker, entry)
         self._lease(worker, task, task.spent.attempt + 1)
         self.statistics.granted += 1
+        if entry.bucket:
+            entry.bucket.take()
         timeout_s = entry.timeout_s_of(task)
         return Assignment(task.record, task.spent.attempt + 1, entry.job.name, entry.job.namespace, timeout_s, inputs)
+
+    def _is_answered(self, worker: WorkerEntry, task: TaskEntry, entry: JobEntry, inputs: tuple[Input, ...]) -> bool:
+        """Whether the result of an equal task ends this one. A worker that does not say its version has no part in it.
+        """
+        task.cache_key = ""
+        version = worker.hello.version if worker.hello else ""
+        if not version:
+            return False
+        task.cache_key = key_of(task.record, version, inputs, entry.endpoints)
+        found = self.cache.get(task.cache_key)
+        if found is None:
+            return False
+        task.cache_key = ""
+        self.statistics.cache_hits += 1
+        self._end(task, Ending(TaskState.DONE, task.spent.faults, CACHED, value=found.value, tallies=found.tallies,
+                               finished_at=self._clock.now().timestamp()))
+        return True
+
+    # ------------------------------------------------------------ stealing
+
+    def _steal(self) -> None:
+        """Ask busy workers for what they have not started where others have nothing to do."""
+        idle = [d for d in self._demands() if d.held < d.capacity]
+        if not idle:
+            return
+        waiting = [w for worker in self.workers.values() for w in self._unstarted(worker)]
+        if not waiting:
+            return
+        rules = self._round()
+        for chosen in stealing.choose(idle, waiting, rules.allows if rules else lambda _demand, _lane: True):
+            self._tasks[chosen.lease.task_id].revoked_at = self._clock.monotonic()
+            self.statistics.revoked += 1
+            self._send(self.workers[chosen.holder].session, Revoke((chosen.lease,)))
+
+    def _unstarted(self, worker: WorkerEntry) -> list[Waiting]:
+        """What it fetched ahead: the last ones that it got; each is asked back once."""
+        ahead = len(worker.leases) - worker.capacity
+        if ahead <= 0 or worker.session is None or worker.hello is None or not worker.hello.prefetch:
+            return []
+        load = len(worker.leases) / worker.capacity
+        last = list(worker.leases.values())[-min(ahead, worker.hello.prefetch):]
+        return [
+            Waiting(worker.key, Lease(t.record.id, t.lease.number), t.lane, load) for t in reversed(last)
+            if t.lease and t.revoked_at is None and not t.is_settling and not self.jobs[t.record.job_uid].job.cancelled
+        ]
+
+
+def _room(entry: JobEntry, now: float) -> int:
+    """How many more tasks a limited job may have now."""
+    running = entry.job.max_running - entry.counts[TaskState.RUNNING] if entry.job.max_running else None
+    per_s = entry.bucket.room(now) if entry.bucket else None
+    return min(room for room in (running, per_s) if room is not None)
 
 
 def _input(task: TaskEntry) -> Input:

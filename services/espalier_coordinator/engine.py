@@ -11,16 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from espalier_coordinator.checks import check_tasks
+from espalier_coordinator.checks import check_job, check_tasks
+from espalier_coordinator.completed import Completed
 from espalier_coordinator.core import Commit, Effects, Limits
-from espalier_coordinator.messages import Close, Drain, Hello, Lease, Report, Welcome
+from espalier_coordinator.messages import Close, Drain, Hello, Lease, Progress, Report, Welcome
 from espalier_coordinator.model import Event, Job, NewTask, TaskRecord
-from espalier_coordinator.recovery import Recovery
 from espalier_coordinator.results import is_held_by
 from espalier_coordinator.scheduling import Profile
 from espalier_coordinator.state import JobEntry, TaskEntry, WorkerEntry
 from espalier_coordinator.store import DropJob, PutJob, PutTasks, PutWorker, Snapshot
-from espalier_kit.errors import Forbidden, NotFound, Permanent
+from espalier_kit.errors import Forbidden, Permanent
 from espalier_kit.execution import ModelEndpoint, TaskState
 
 __all__ = ["Commit", "Effects", "Engine", "Limits"]
@@ -29,7 +29,7 @@ MAX_WANTS = 10_000
 """More wishes than this are not remembered: a worker asks again."""
 
 
-class Engine(Recovery):
+class Engine(Completed):
     """The commands. Each returns what has to be done now; commits are answered with `committed`."""
 
     # ------------------------------------------------------------ jobs
@@ -46,14 +46,21 @@ class Engine(Recovery):
             if job.has_endpoints and not job.finished_at:
                 entry.endpoints_due_at = now + self._limits.lease_s
             self._steer(entry)
+        self._sequence = snapshot.last_sequence
+        self.archived = {uid: (namespace, finished_at) for uid, namespace, finished_at in snapshot.archived}
+        self.templates = {(t.namespace, t.name): t for t in snapshot.templates}
+        self._written_templates = dict(self.templates)
+        self.reservations = {(r.namespace, r.name): r for r in snapshot.reservations}
+        for cached in snapshot.cached:
+            self._keep(cached)
         for stored in snapshot.tasks:
-            self._sequence = max(self._sequence, stored.record.sequence)
             if entry_of := self.jobs.get(stored.record.job_uid):
                 task = self._add_task(entry_of, stored.record)
                 task.spent, task.ending = stored.spent, stored.ending
                 entry_of.lost_leases += stored.spent.lost
         for entry in self.jobs.values():
             self._reload(entry)
+        self._completed = dict.fromkeys(sorted(self._completed, key=lambda uid: self.jobs[uid].job.finished_at))
         nobody = Profile(None, "", frozenset(), frozenset())
         for key in snapshot.workers:
             expires_at = now + self._limits.lease_s
@@ -65,10 +72,13 @@ class Engine(Recovery):
         self, job: Job, tasks: Sequence[NewTask], endpoints: tuple[ModelEndpoint, ...] | None = None
     ) -> Effects:
         """Add a job, or tasks to it: what is there already is left as it is. Raises `Permanent` with a sentence."""
+        if job.uid in self.archived:
+            self.job(job.uid)
         known = self.jobs.get(job.uid)
         if known and known.job.namespace != job.namespace:
             raise Forbidden(f"job {job.uid} belongs to another namespace", reason="Forbidden")
         keys = known.tasks if known else {}
+        check_job(job)
         check_tasks(tasks, keys)
         if known and known.job.cancelled:
             return self._flush()
@@ -76,29 +86,42 @@ class Engine(Recovery):
         if known is None:
             job = replace(job, submitted_at=self._clock.now().timestamp(), has_endpoints=bool(endpoints))
         else:
-            job = known.written = replace(
+            job = replace(
                 known.written, has_endpoints=known.written.has_endpoints or bool(endpoints),
                 finished_at=0.0 if records else known.written.finished_at,
             )
         if known is None or records or endpoints:
+            if known is not None:
+                known.written = job
             self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, job, records, endpoints))
         return self._flush()
 
     def update(
         self, uid: str, *, priority: int | None = None, suspended: bool | None = None, cancel: bool = False,
-        endpoints: tuple[ModelEndpoint, ...] | None = None,
+        endpoints: tuple[ModelEndpoint, ...] | None = None, cancel_reason: str = "", weight: float | None = None,
+        max_tasks_per_s: float | None = None, max_running: int | None = None,
     ) -> Effects:
-        """Steer a job. Cancelling one that has ended changes nothing."""
+        """Steer a job; None leaves as it is. Cancelling one that has ended changes nothing.
+
+        Raises `NotFound`, and `Permanent` with a sentence.
+        """
         entry = self.job(uid)
         before = entry.written
-        job = entry.written = replace(
+        does_cancel = cancel and not before.cancelled and not entry.is_finished
+        job = replace(
             before,
             priority=before.priority if priority is None else priority,
             suspended=before.suspended if suspended is None else suspended,
-            cancelled=before.cancelled or (cancel and not entry.is_finished),
+            cancelled=before.cancelled or does_cancel,
+            cancel_reason=cancel_reason if does_cancel else before.cancel_reason,
             has_endpoints=before.has_endpoints or bool(endpoints),
+            weight=before.weight if weight is None else weight,
+            max_tasks_per_s=before.max_tasks_per_s if max_tasks_per_s is None else max_tasks_per_s,
+            max_running=before.max_running if max_running is None else max_running,
         )
+        check_job(job)
         if job != before:
+            entry.written = job
             self._commit([PutJob(job)], partial(self._updated, job))
         if endpoints is not None:
             self._set_endpoints(entry, endpoints)
@@ -106,25 +129,18 @@ class Engine(Recovery):
 
     def delete(self, uid: str) -> Effects:
         """Forget a job; its running tasks are cancelled. Forgetting what is unknown is success."""
-        entry = self.jobs.pop(uid, None)
+        self.archived.pop(uid, None)
+        entry = self.jobs.get(uid)
         if entry:
-            self.ready.forget(uid)
             for task in entry.tasks.values():
                 if task.lease:
                     self._cancel_lease(task)
                     self._release(task)
-                del self._tasks[task.record.id]
+            self._drop(entry)
             self._drain(uid, "the job was deleted")
             self._out.changed.add(uid)
         self._commit([DropJob(uid)], None)
         return self._flush()
-
-    def job(self, uid: str) -> JobEntry:
-        """The job; raises `NotFound`."""
-        try:
-            return self.jobs[uid]
-        except KeyError:
-            raise NotFound(f"no job {uid!r}: it was never submitted or has been deleted", reason="NotFound") from None
 
     def task(self, task_id: str) -> TaskEntry | None:
         """The task of that id, where there is one."""
@@ -174,9 +190,11 @@ class Engine(Recovery):
             self._report(worker, report)
         return self._flush()
 
-    def heartbeat(self, session: int) -> Effects:
-        """The worker is alive, and so are its leases."""
-        self._worker(session)
+    def heartbeat(self, session: int, progress: Iterable[Progress] = ()) -> Effects:
+        """The worker is alive, and so are its leases; `progress` is what its attempts said since the last one."""
+        worker = self._worker(session)
+        for said in progress:
+            self._progress(worker, said)
         return self._flush()
 
     def hand_back(self, session: int, leases: Iterable[Lease]) -> Effects:
@@ -215,6 +233,8 @@ class Engine(Recovery):
         """Do what is due: leases that ran out, deadlines, retries."""
         now = self._clock.monotonic()
         self._forgive_stall(now)
+        self._expire_reservations()
+        self._retire()
         for worker in [w for w in self.workers.values() if w.expires_at <= now]:
             self._expire(worker)
         self._resolve_doubt()
@@ -230,13 +250,20 @@ class Engine(Recovery):
             if entry.endpoints_due_at is not None and entry.endpoints_due_at <= now:
                 entry.endpoints_due_at = None
                 self._steer(entry)
+        self._dispatch()
+        self._steal()
         return self._flush()
 
     def next_due(self) -> float:
-        """Monotonic time of the next retry or deadline; infinity without any."""
+        """Monotonic time of the next retry, deadline or task that a rate limit lets go; infinity without any."""
+        limited = (
+            entry.bucket.next_at() for entry in self._limited.values()
+            if entry.bucket and entry.counts[TaskState.READY] and not entry.is_held
+        )
         return min(
             self._retries[0][0] if self._retries else float("inf"),
             self._deadlines[0][0] if self._deadlines else float("inf"),
+            *limited,
         )
 
     def committed(self, tickets: Iterable[int]) -> Effects:
@@ -264,6 +291,8 @@ class Engine(Recovery):
         if known is not None:
             finished_at = 0.0 if records else known.job.finished_at
             entry.job = replace(known.job, finished_at=finished_at, has_endpoints=job.has_endpoints)
+        if records:
+            self._completed.pop(job.uid, None)
         self._steer(entry)
         if endpoints:
             self._set_endpoints(entry, endpoints)
@@ -284,7 +313,9 @@ class Engine(Recovery):
 
     def _cancel_job(self, entry: JobEntry) -> None:
         self.ready.forget(entry.job.uid)
+        self._steer(entry)
         entry.graph.close()
+        entry.message = entry.job.cancel_reason
         until = self._clock.monotonic() + self._limits.cancel_grace_s
         for task in entry.tasks.values():
             if task.lease:
@@ -301,4 +332,4 @@ class Engine(Recovery):
 
 def _profile_of(hello: Hello) -> Profile:
     """What a worker may run."""
-    return Profile(hello.namespace, hello.job_uid, hello.types, hello.tags, hello.pool)
+    return Profile(hello.namespace, hello.job_uid, hello.types, hello.tags, hello.pool, hello.resources)

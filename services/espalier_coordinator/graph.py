@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from espalier_coordinator.model import FINAL
@@ -40,6 +40,25 @@ def check(new: Sequence[Node], known: Collection[str]) -> None:
 def is_met(when: When, state: TaskState) -> bool:
     """Whether an edge is satisfied by a final state."""
     return state is TaskState.DONE or when is When.FINISHED
+
+
+def revived(
+    tasks: Mapping[str, tuple[TaskState, tuple[Dependency, ...]]], reopened: Collection[str]
+) -> set[str]:
+    """Which skipped tasks come back when failed ones are `reopened`: those that nothing else keeps from running.
+
+    `tasks` has every task's state and dependencies by key.
+    """
+    back = {key for key, (state, _) in tasks.items() if state is TaskState.SKIPPED}
+    while True:
+        stays = {
+            key for key in back
+            if any(not is_met(d.when, tasks[d.key][0]) and tasks[d.key][0] in FINAL
+                   and d.key not in reopened and d.key not in back for d in tasks[key][1])
+        }
+        if not stays:
+            return back
+        back -= stays
 
 
 class Graph:
@@ -91,6 +110,10 @@ class Graph:
                     del self._open[dependent]
                     ready.append(dependent)
         return ready, skipped
+
+    def need(self, keys: Iterable[str]) -> None:
+        """Somebody waits, or waited, for these."""
+        self._needed.update(keys)
 
     def is_needed(self, key: str) -> bool:
         """Whether any task was added that waits, or waited, for this one."""

@@ -82,6 +82,8 @@ class Recovery(Dispatch):
         if entry.job.cancelled:
             for task in entry.tasks.values():
                 self._reload_final(entry, task, task.ending.state if task.ending else TaskState.CANCELLED)
+            entry.message = entry.job.cancel_reason
+            self._check_finished(entry)
             return
         ready, skipped = entry.graph.add([(k, t.record.depends_on) for k, t in entry.tasks.items()], lambda _: None)
         assert not skipped

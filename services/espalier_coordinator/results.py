@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from espalier_coordinator.cache import Cached
 from espalier_coordinator.checks import problem_of
 from espalier_coordinator.core import Core
-from espalier_coordinator.messages import Lease, Report, Verdict
+from espalier_coordinator.messages import Lease, Progress, Report, Verdict
 from espalier_coordinator.model import ENDED_BY, Ending, NewTask, Spent, TaskRecord
 from espalier_coordinator.state import TaskEntry, WorkerEntry
-from espalier_coordinator.store import PutEnding, PutSpent, PutTasks, Write
+from espalier_coordinator.store import DropCached, PutCached, PutEnding, PutSpent, PutTasks, Write
 from espalier_kit.execution import TaskState
 
 PLATFORM_FAULT = "PlatformFault"
+MAX_MESSAGE = 500
+"""Characters of a line of progress that a job's view shows."""
 
 
 class Results(Core):
@@ -102,10 +106,18 @@ class Results(Core):
         if spent is not None:
             task.spent = spent
             writes.append(PutSpent(task.record.id, spent))
-        self._commit(writes, partial(self._ended, task, ending, records))
+        cached = None
+        if task.cache_key and ending.state is TaskState.DONE and not children:
+            cached = Cached(task.cache_key, ending.value, ending.tallies, ending.finished_at)
+            writes.append(PutCached(cached))
+        self._commit(writes, partial(self._ended, task, ending, records, cached))
 
-    def _ended(self, task: TaskEntry, ending: Ending, children: tuple[TaskRecord, ...]) -> None:
+    def _ended(
+        self, task: TaskEntry, ending: Ending, children: tuple[TaskRecord, ...], cached: Cached | None
+    ) -> None:
         self._settled(task)
+        if cached:
+            self._keep(cached)
         if self._tasks.get(task.record.id) is not task:
             return
         entry = self.jobs[task.record.job_uid]
@@ -119,6 +131,23 @@ class Results(Core):
         self._remember(entry, task)
         self._follow(entry, *entry.graph.finish(task.record.key, ending.state))
         self._check_finished(entry)
+        self._out.changed.add(entry.job.uid)
+
+    def _keep(self, cached: Cached) -> None:
+        """An answer for equal tasks; the store forgets what memory has no room for."""
+        if gone := self.cache.put(cached):
+            self._commit([DropCached(gone)], None)
+
+    def _progress(self, worker: WorkerEntry, said: Progress) -> None:
+        """How far an attempt is; nothing from one that is not the holder's."""
+        task = self._tasks.get(said.lease.task_id)
+        if task is None or task.is_settling or not is_held_by(task, worker, said.lease):
+            return
+        entry = self.jobs[task.record.job_uid]
+        if math.isfinite(said.fraction):
+            entry.progress[task.record.key] = min(max(said.fraction, 0.0), 1.0)
+        if said.message and not entry.job.cancelled:
+            entry.message = said.message[:MAX_MESSAGE]
         self._out.changed.add(entry.job.uid)
 
     def _settled(self, task: TaskEntry) -> None:

@@ -110,6 +110,11 @@ class JobEntry:
         task.state = step(task.state, event)
         self.counts[task.state] += 1
 
+    def final_state(self, key: str) -> TaskState | None:
+        """How a task ended; None while it is open or not there."""
+        known = self.tasks.get(key)
+        return known.state if known and known.is_final else None
+
     def retries_of(self, task: TaskEntry) -> int:
         """How many faults of the platform a task survives."""
         return self.job.retries if task.record.retries is None else task.record.retries
@@ -137,11 +142,6 @@ class WorkerEntry:
     is_registered: bool = False
     """Written to disk, so that a restart will wait for it: only now may it get tasks."""
     is_draining: bool = False
-    seen_at: float = 0.0
-    """Monotonic time of its last message."""
-    prefetch: int = 0
-    version: str = ""
-    address: str = ""
     wants: int = 0
     leases: dict[str, TaskEntry] = field(default_factory=dict)
     contexts: dict[str, int] = field(default_factory=dict)

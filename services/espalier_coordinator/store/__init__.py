@@ -151,8 +151,8 @@ class Snapshot:
     reservations: tuple[Reservation, ...] = ()
     cached: tuple[Cached, ...] = ()
     """Oldest first."""
-    archived: tuple[tuple[str, str], ...] = ()
-    """(uid, namespace) of jobs that were archived."""
+    archived: tuple[tuple[str, str, float], ...] = ()
+    """(uid, namespace, finished_at) of jobs that were archived."""
     last_sequence: int = 0
     """The highest that any task has, archived ones too."""
 

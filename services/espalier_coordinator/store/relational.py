@@ -163,8 +163,8 @@ def snapshot(select: Select) -> Snapshot:
             "SELECT namespace, name, slots, tags, job_uid, until FROM reservations", ()))),
         tuple(map(rows.cached, select("SELECT key, value, tallies, created_at FROM cached ORDER BY created_at, key",
                                       ()))),
-        tuple((uid, namespace) for uid, namespace in
-              select("SELECT uid, namespace FROM jobs WHERE summary IS NOT NULL ORDER BY uid", ())),
+        tuple((uid, namespace, finished_at) for uid, namespace, finished_at in
+              select("SELECT uid, namespace, finished_at FROM jobs WHERE summary IS NOT NULL ORDER BY uid", ())),
         last,
     )
 

@@ -9,12 +9,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 from espalier_coordinator.store import TaskStore, Write
 from espalier_kit.errors import Retryable
 from espalier_kit.retry import Backoff
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 MAX_GROUP = 5_000
 """Writes per transaction: bounds the latency of the first in the group."""
@@ -33,6 +37,7 @@ class Writer:
         self._on_failure = on_failure
         self._rng = random.Random()
         self._queue: deque[tuple[int, Sequence[Write]]] = deque()
+        self._reads: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -57,6 +62,29 @@ class Writer:
                 self.pending_since = time.monotonic()
             self._wake.notify()
 
+    def read(self, query: Callable[[TaskStore], Answer]) -> Future[Answer]:
+        """Ask the store, on the writer's thread and between its transactions; sees all that was committed before.
+
+        Raises in the future what the store raises, and `Retryable` once the writer stops.
+        """
+        future: Future[Answer] = Future()
+
+        def ask() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(query(self._store))
+            except Exception as error:  # whoever asked hears of it; writing goes on
+                future.set_exception(error)
+
+        with self._wake:
+            if self._stopping:
+                future.set_exception(Retryable("the coordinator is stopping", reason="Stopping"))
+            else:
+                self._reads.append(ask)
+                self._wake.notify()
+        return future
+
     def stop(self, timeout_s: float) -> None:
         """Write what is queued, then end the thread; gives up after `timeout_s` (what is unwritten was never acked)."""
         with self._wake:
@@ -66,17 +94,32 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while group := self._next_group():
-                self._write([write for _, writes in group for write in writes])
-                self._on_commit([ticket for ticket, _ in group])
+            while self._has_work():
+                self._answer()
+                if group := self._next_group():
+                    self._write([write for _, writes in group for write in writes])
+                    self._on_commit([ticket for ticket, _ in group])
         except Exception as error:  # a broken database: the program must end and start again from what is on disk
             self._on_failure(error)
+        finally:
+            with self._wake:
+                self._stopping = True
+            self._answer()
+
+    def _has_work(self) -> bool:
+        """Wait for some; False once there is none left and none will come."""
+        with self._wake:
+            self.pending_since = time.monotonic() if self._queue else None
+            while not (self._queue or self._reads or self._stopping):
+                self._wake.wait()
+            return bool(self._queue or self._reads)
+
+    def _answer(self) -> None:
+        while self._reads:
+            self._reads.popleft()()
 
     def _next_group(self) -> list[tuple[int, Sequence[Write]]]:
         with self._wake:
-            self.pending_since = time.monotonic() if self._queue else None
-            while not self._queue and not self._stopping:
-                self._wake.wait()
             group, size = [], 0
             while self._queue and size < MAX_GROUP:
                 group.append(self._queue.popleft())

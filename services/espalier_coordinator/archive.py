@@ -1,0 +1,46 @@
+"""The store's answers for callers: jobs that are only there, and failed tasks wherever they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from espalier_coordinator.completed import Summary, read_summary
+from espalier_coordinator.host import Host
+from espalier_coordinator.store import DeadLetter, TaskStore
+
+Answer = TypeVar("Answer")
+
+
+class Archive:
+    """Reads between the writer's transactions; the engine stays the only one that changes anything."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def ensure(self, uid: str) -> None:
+        """Bring an archived job back into memory. Call it before anything that names a job; cheap for the others."""
+        if uid not in self._host.engine.archived:
+            return
+        snapshot = await self._read(lambda store: store.job(uid))
+        await self._host.settle(self._host.engine.recall(snapshot))
+
+    async def summaries(
+        self, namespace: str | None = None, *, after: str = "", limit: int = 1000
+    ) -> tuple[Summary, ...]:
+        """Archived jobs by uid, for lists, behind `after`; None: of every namespace."""
+        if not self._host.engine.archived:
+            return ()
+        found = await self._read(lambda store: store.archived(namespace, after=after, limit=limit))
+        return tuple(read_summary(archived) for archived in found)
+
+    async def dead_letters(
+        self, namespace: str | None = None, *, job_uid: str = "", after: int = 0, limit: int = 1000
+    ) -> tuple[DeadLetter, ...]:
+        """Failed tasks by sequence, behind `after`, archived jobs' too; None: of every namespace."""
+        return await self._read(
+            lambda store: store.dead_letters(namespace, job_uid=job_uid, after=after, limit=limit))
+
+    async def _read(self, query: Callable[[TaskStore], Answer]) -> Answer:
+        return await asyncio.wrap_future(self._host.writer.read(query))
