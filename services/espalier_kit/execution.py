@@ -79,6 +79,10 @@ class TaskSpec:
     timeout_s: float | None = None
     retries: int | None = None
     tags: tuple[str, ...] = ()
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What it takes of its worker's, e.g. `{"gpu": 1}`."""
+    cache: str = ""
+    """`read-write`: an equal task's result answers for it; empty: never."""
 
 
 @dataclass(frozen=True, slots=True)

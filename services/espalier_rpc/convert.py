@@ -53,6 +53,7 @@ def task_to_wire(spec: TaskSpec) -> pb.TaskSpec:
         key=spec.key, type=spec.type, payload=value_to_wire(spec.payload),
         depends_on=[pb.Dependency(key=d.key, when=d.when.value) for d in spec.depends_on],
         timeout_s=spec.timeout_s or 0.0, retries=spec.retries, tags=spec.tags,
+        resources=dict(spec.resources), cache=spec.cache,
     )
 
 
@@ -64,7 +65,7 @@ def spec_from_wire(message: pb.TaskSpec) -> TaskSpec:
         payload=value_from_wire(message.payload, f"payload of task {message.key!r}") or {},
         depends_on=tuple(dependency_from_wire(d) for d in message.depends_on),
         timeout_s=message.timeout_s or None, retries=message.retries if message.HasField("retries") else None,
-        tags=tuple(message.tags),
+        tags=tuple(message.tags), resources=dict(message.resources), cache=message.cache,
     )
 
 
@@ -107,6 +108,7 @@ def job_request_to_wire(job: JobRequest) -> pb.SubmitJobRequest:
         uid=job.uid, namespace=job.namespace, name=job.name, kind=job.kind, priority=job.priority,
         suspended=job.suspended, retries=job.retries, task_timeout_s=job.task_timeout_s,
         tasks=[task_to_wire(t) for t in job.tasks], endpoints=endpoints_to_wire(job.endpoints), pool=job.pool,
+        tags=job.tags, template=job.template, parameters=dict(job.parameters),
     )
 
 
@@ -117,7 +119,7 @@ def job_request_from_wire(message: pb.SubmitJobRequest) -> JobRequest:
         suspended=message.suspended, retries=message.retries,
         task_timeout_s=message.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
         tasks=tuple(spec_from_wire(t) for t in message.tasks), endpoints=endpoints_from_wire(message.endpoints),
-        pool=message.pool,
+        pool=message.pool, tags=tuple(message.tags), template=message.template, parameters=dict(message.parameters),
     )
 
 
@@ -147,7 +149,7 @@ def job_view_to_wire(view: JobView) -> pb.JobView:
         ),
         tallies=dict(view.tallies), outcomes=[task_outcome_to_wire(o) for o in view.outcomes], workers=view.workers,
         submitted_at=view.submitted_at, finished_at=view.finished_at, priority=view.priority, epoch=view.epoch,
-        lost_leases=view.lost_leases, pool=view.pool,
+        lost_leases=view.lost_leases, pool=view.pool, fraction=view.fraction, message=view.message,
     )
 
 
@@ -162,6 +164,7 @@ def job_view_from_wire(message: pb.JobView) -> JobView:
         tallies=dict(message.tallies), outcomes=tuple(task_outcome_from_wire(o) for o in message.outcomes),
         workers=message.workers, submitted_at=message.submitted_at, finished_at=message.finished_at,
         priority=message.priority, epoch=message.epoch, lost_leases=message.lost_leases, pool=message.pool,
+        fraction=message.fraction, message=message.message,
     )
 
 

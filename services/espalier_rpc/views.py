@@ -33,6 +33,11 @@ class JobRequest:
     task_timeout_s: float = DEFAULT_TASK_TIMEOUT_S
     pool: str = ""
     """The shared pool whose workers run it; empty: dedicated workers and those of its namespace."""
+    tags: tuple[str, ...] = ()
+    """Labels to list it by."""
+    template: str = ""
+    """Instead of `tasks`: those of the namespace's template of this name, with `parameters` filled in."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,10 @@ class JobView:
     epoch: str = ""
     lost_leases: int = 0
     pool: str = ""
+    fraction: float = 0.0
+    """Of its tasks, 0..1, with the progress that running tasks report."""
+    message: str = ""
+    """The last line of progress, or why it was cancelled."""
 
     @property
     def is_final(self) -> bool:
