@@ -94,7 +94,11 @@ async def _serve(
     files = ArtifactFiles(settings.data / "artifacts")
     await asyncio.to_thread(files.open)
     epoch = f"{store.begin_epoch()}-{secrets.token_hex(4)}"
-    limits = Limits(settings.lease_s, settings.heartbeat_s)
+    limits = Limits(
+        settings.lease_s, settings.heartbeat_s, fairness=settings.fairness,
+        max_completed_jobs=settings.max_completed_jobs, completed_ttl_s=settings.completed_ttl_s,
+        cache_entries=settings.cache_entries,
+    )
     engine = Engine(clock, random.Random(), epoch=epoch, limits=limits)
     host = Host(engine, store, clock)
     if seat:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from espalier_coordinator.fairness import Fairness
 from espalier_coordinator.pools import read_pools
 from espalier_kit.settings import Settings
 
@@ -41,5 +42,13 @@ class CoordinatorSettings(Settings):
     heartbeat_s: float = Field(default=5.0, gt=0)
     health_timeout_s: float = Field(default=10.0, gt=0)
     """A worker that is silent for longer is degraded; after `lease_s` it is gone."""
+    fairness: Fairness = Fairness.PRIORITY
+    """How jobs of one priority share the workers."""
+    max_completed_jobs: int = Field(default=1000, ge=0)
+    """Kept in memory; older ones are read from the database when somebody asks."""
+    completed_ttl_s: float = Field(default=0.0, ge=0)
+    """After that, completed jobs are forgotten; 0: never, unless somebody deletes them."""
+    cache_entries: int = Field(default=10_000, ge=0)
+    """Results kept to answer for equal tasks."""
     retries: int = Field(default=3, ge=0)
     """Of a job that does not say."""
