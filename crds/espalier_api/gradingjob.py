@@ -44,8 +44,14 @@ class Models(Model):
 class Execution(Model):
     """How submissions run. They never run on Macs."""
 
-    sandbox: Literal["bubblewrap", "none"] = Field(
-        default="bubblewrap", description="`none` runs them unconfined: only for bundles of your own."
+    sandbox: Literal["bubblewrap", "container", "gvisor", "none"] = Field(
+        default="bubblewrap",
+        description="What confines a submission: `bubblewrap` in the workers; `container`, a fresh pod for each from a"
+        " warm pool; `gvisor`, such pods under the RuntimeClass gvisor; `none` runs them unconfined: only for bundles"
+        " of your own.",
+    )
+    warm_pods: int = Field(
+        default=2, ge=1, le=100, description="With `container` and `gvisor`: sandbox pods that run or wait at once."
     )
     kernel_timeout_seconds: int = Field(
         default=60, ge=1, le=600, description="Limit of one notebook's execution, in seconds, from its first cell on."

@@ -35,6 +35,11 @@ class GradingSettings(Model):
     shared_hardware: bool = False
 
 
+def sandbox_tags(execution: Execution) -> tuple[str, ...]:
+    """What a worker must offer to run a submission's code: nothing, or that it is a one-shot pod of this kind."""
+    return (f"sandbox/{execution.sandbox}",) if execution.sandbox in ("container", "gvisor") else ()
+
+
 class SubmissionTask(Model):
     """Payload of intake, execute, judge and score: which submission, under which settings."""
 
@@ -86,5 +91,7 @@ TALLY_FAILED = "failed"
 TALLY_POINTS = "points"
 TALLY_FAILOVER = "failover"
 TALLY_PLAIN_TEXT = "plainText"
+TALLY_EXECUTED = "executed"
+"""Submissions whose code has run, for good or ill."""
 TALLY_SUBMISSIONS = "submissions"
 """Written once by `grading.admit`: how many submissions the job has."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from espalier_api.tasks import GradingSettings, Judge, ReportTask, SubmissionTask
+from espalier_api.tasks import GradingSettings, Judge, ReportTask, SubmissionTask, sandbox_tags
 from espalier_kit.execution import Dependency, Outcome, TaskSpec, When
 
 JUDGES: tuple[Judge, ...] = get_args(Judge)
@@ -41,7 +41,7 @@ def submission_tasks(settings: GradingSettings, entry: Entry) -> tuple[TaskSpec,
     ends = tuple(Dependency(key, When.FINISHED) for key in (intake, execute, *judges.values()))
     return (
         TaskSpec(intake, "grading.intake", payload(folder=entry.folder, archive=entry.archive)),
-        TaskSpec(execute, "grading.execute", payload(), (Dependency(intake),)),
+        TaskSpec(execute, "grading.execute", payload(), (Dependency(intake),), tags=sandbox_tags(settings.execution)),
         *(
             TaskSpec(key, "grading.judge", payload(judge=judge), (Dependency(intake), Dependency(execute)))
             for judge, key in judges.items()

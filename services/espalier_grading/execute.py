@@ -23,7 +23,6 @@ CELL_SHARE = 0.5
 """Share of a notebook's time that one cell may use, so that one endless loop leaves time for the tests after it."""
 CELL_OUTPUT_BYTES = 64 * 1024
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
-_PROCESSES = 1024
 _FILE_BYTES = 128 * 1024 * 1024
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18, "m": 10**-3}
 _UNITS |= {f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("kMGTPE", 1)} | {"Ki": 2**10}
@@ -41,7 +40,7 @@ async def run_notebook(
         _lay_out(scratch, data)
         finished = await sandbox.run(
             [sys.executable, "-I", str(script)],
-            stdin=json.dumps(request(run, scratch=scratch, execution=execution)).encode(),
+            stdin=json.dumps(request(run, scratch=scratch, execution=execution, processes=sandbox.processes)).encode(),
             scratch=scratch,
             readable=script,
             output_bytes=MAX_OUTPUT_BYTES,
@@ -50,7 +49,7 @@ async def run_notebook(
     return read_result(run, finished, is_last_try=is_last_try)
 
 
-def request(run: NotebookRun, *, scratch: Path, execution: Execution) -> dict[str, Any]:
+def request(run: NotebookRun, *, scratch: Path, execution: Execution, processes: int) -> dict[str, Any]:
     """What `kernel.py` reads. Pure."""
     seconds = execution.kernel_timeout_seconds
     return {
@@ -66,7 +65,7 @@ def request(run: NotebookRun, *, scratch: Path, execution: Execution) -> dict[st
         "limits": {
             "RLIMIT_DATA": memory_bytes(execution.memory),
             "RLIMIT_CPU": 2 * seconds + START_SECONDS,
-            "RLIMIT_NPROC": _PROCESSES,
+            "RLIMIT_NPROC": processes,
             "RLIMIT_FSIZE": _FILE_BYTES,
             "RLIMIT_CORE": 0,
         },

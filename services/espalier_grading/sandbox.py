@@ -1,8 +1,11 @@
-"""The port to what confines student code, and its two implementations: bubblewrap, and none.
+"""The port to what confines student code, and its implementations on one machine: bubblewrap, and none.
+
+A third lives in `sandbox_pod`.
 
 Bubblewrap: an allow-list of paths, all read-only, private sized temporary file systems, no network, own processes, no
-environment, no privileges. Run by root it drops to an unprivileged uid inside; run by any other uid it needs user
-namespaces, and works inside another bubblewrap as long as that one shows a whole /proc.
+environment, no privileges, and a seccomp filter that leaves no socket but AF_UNIX. Run by root it drops to an
+unprivileged uid inside; run by any other uid it needs user namespaces, and works inside another bubblewrap as long as
+that one shows a whole /proc.
 """
 
 from __future__ import annotations
@@ -13,16 +16,18 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from espalier_kit.execution import PlatformFault
+from espalier_sandbox import seccomp
 
 SCRATCH_BYTES = 256 * 1024 * 1024
 """Size of each private temporary file system; they live in memory."""
 NOBODY = 65534
+PROCESSES = 1024
 _STDERR_BYTES = 4096
 _SYSTEM = (
     "/usr",
@@ -62,6 +67,11 @@ class Sandbox(Protocol):
     fresh and writable.
     """
 
+    @property
+    def processes(self) -> int:
+        """RLIMIT_NPROC of what runs in it."""
+        ...
+
     async def run(
         self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int
     ) -> Finished:
@@ -71,6 +81,8 @@ class Sandbox(Protocol):
 
 class Bubblewrap:
     """bubblewrap(1)."""
+
+    processes = PROCESSES
 
     def __init__(self, *, is_root: bool | None = None) -> None:
         self._is_root = os.geteuid() == 0 if is_root is None else is_root
@@ -83,18 +95,22 @@ class Bubblewrap:
                 "bubblewrap is not installed where this worker runs: install the package bubblewrap",
                 reason="SandboxUnavailable",
             )
-        confined = [*bwrap_command(scratch=scratch, readable=readable, is_root=self._is_root), *command]
-        return await _run(
-            confined,
-            stdin=stdin,
-            environment={"PATH": os.environ.get("PATH", os.defpath)},
-            seconds=seconds,
-            output_bytes=output_bytes,
-        )
+        with _filter_file() as filter_:
+            confined = bwrap_command(scratch=scratch, readable=readable, is_root=self._is_root, filter_=filter_)
+            return await _run(
+                [*confined, *command],
+                stdin=stdin,
+                environment={"PATH": os.environ.get("PATH", os.defpath)},
+                seconds=seconds,
+                output_bytes=output_bytes,
+                descriptors=(filter_,),
+            )
 
 
 class Unconfined:
     """No sandbox: only for bundles and submissions of one's own."""
+
+    processes = PROCESSES
 
     async def run(
         self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int
@@ -104,9 +120,16 @@ class Unconfined:
         )
 
 
-def sandbox(kind: Literal["bubblewrap", "none"]) -> Sandbox:
-    """The sandbox of that name."""
-    return Bubblewrap() if kind == "bubblewrap" else Unconfined()
+@contextlib.contextmanager
+def _filter_file() -> Iterator[int]:
+    """The seccomp filter as a file that bubblewrap reads from its start."""
+    descriptor = os.memfd_create("seccomp")
+    try:
+        os.write(descriptor, seccomp.program(seccomp.machine_now()))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def environment(scratch: Path) -> dict[str, str]:
@@ -118,8 +141,8 @@ def environment(scratch: Path) -> dict[str, str]:
     return {"PATH": path, "TMPDIR": f"{scratch}", **homes, **_ENVIRONMENT}
 
 
-def bwrap_command(*, scratch: Path, readable: Path, is_root: bool) -> list[str]:
-    """The command line up to the confined program."""
+def bwrap_command(*, scratch: Path, readable: Path, is_root: bool, filter_: int) -> list[str]:
+    """The command line up to the confined program; `filter_` is the descriptor of the seccomp filter."""
     arguments = [
         "bwrap",
         "--die-with-parent",
@@ -129,7 +152,7 @@ def bwrap_command(*, scratch: Path, readable: Path, is_root: bool) -> list[str]:
         "--unshare-net",
         "--unshare-uts",
     ]
-    arguments += ["--unshare-cgroup-try", "--hostname", "student", "--clearenv"]
+    arguments += ["--unshare-cgroup-try", "--hostname", "student", "--clearenv", "--seccomp", str(filter_)]
     if not is_root:
         arguments += ["--unshare-user"]
     for name, value in environment(scratch).items():
@@ -188,7 +211,13 @@ def _parents(path: Path) -> list[str]:
 
 
 async def _run(
-    command: Sequence[str], *, stdin: bytes, environment: dict[str, str], seconds: float, output_bytes: int
+    command: Sequence[str],
+    *,
+    stdin: bytes,
+    environment: dict[str, str],
+    seconds: float,
+    output_bytes: int,
+    descriptors: tuple[int, ...] = (),
 ) -> Finished:
     try:
         process = await asyncio.create_subprocess_exec(
@@ -198,6 +227,7 @@ async def _run(
             stderr=asyncio.subprocess.PIPE,
             env=environment,
             start_new_session=True,
+            pass_fds=descriptors,
         )
     except OSError as error:
         raise PlatformFault(f"the sandbox could not be started: {error}", reason="SandboxFailed") from error

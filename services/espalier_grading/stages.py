@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from espalier_api.meta import Model
 from espalier_api.tasks import (
+    TALLY_EXECUTED,
     TALLY_FAILED,
     TALLY_FAILOVER,
     TALLY_GRADED,
@@ -48,7 +49,7 @@ from espalier_grading.model import (
     Value,
     Verdict,
 )
-from espalier_grading.sandbox import sandbox
+from espalier_grading.sandboxes import sandbox
 from espalier_grading.score import grade
 from espalier_grading.servers import Reply, Servers
 from espalier_kit.artifacts import ArtifactStore
@@ -137,11 +138,12 @@ async def execute(task: Task, context: Context) -> Result:
     payload = _payload(SubmissionTask, task.payload)
     bundle = await _BUNDLES.get(context.artifacts, payload.settings.assignment)
     if not bundle.tests():
-        return _result(Executed(tests=()))
+        return _result(Executed(tests=()), tallies={TALLY_EXECUTED: 1.0})
     prepared = await _prepared(task, context)
     results = await _run(bundle, prepared.notebooks, payload.settings, task=task)
     dumped = canonical_json([result.model_dump(mode="json") for result in results])
-    return _result(Executed(tests=check(bundle.tests(), results), results=await context.artifacts.put(dumped)))
+    executed = Executed(tests=check(bundle.tests(), results), results=await context.artifacts.put(dumped))
+    return _result(executed, tallies={TALLY_EXECUTED: 1.0})
 
 
 async def judge(task: Task, context: Context) -> Result:

@@ -84,14 +84,15 @@ def test_memory_quantities(quantity: str, wanted: int) -> None:
 
 
 def test_the_request_carries_all_limits() -> None:
-    wish = request(RUN, scratch=Path("/s"), execution=Execution(kernel_timeout_seconds=10, memory="1Gi"))
-    assert wish["limits"]["RLIMIT_DATA"] == 2**30
+    wish = request(RUN, scratch=Path("/s"), execution=Execution(kernel_timeout_seconds=10, memory="1Gi"), processes=7)
+    assert (wish["limits"]["RLIMIT_DATA"], wish["limits"]["RLIMIT_NPROC"]) == (2**30, 7)
     assert (wish["notebook_seconds"], wish["cell_seconds"]) == (10, 5)
 
 
 @pytest.mark.parametrize("is_root", [True, False], ids=["root", "unprivileged"])
 def test_the_sandbox_has_no_network_no_environment_and_a_read_only_root(is_root: bool) -> None:
-    command = bwrap_command(scratch=Path("/tmp/s"), readable=Path("/x/kernel.py"), is_root=is_root)
+    command = bwrap_command(scratch=Path("/tmp/s"), readable=Path("/x/kernel.py"), is_root=is_root, filter_=9)
+    assert command[command.index("--seccomp") + 1] == "9"
     assert {"--unshare-net", "--unshare-pid", "--clearenv", "--die-with-parent"} <= set(command)
     assert command[command.index("--remount-ro") + 1] == "/"
     assert ("setpriv" in command) == is_root

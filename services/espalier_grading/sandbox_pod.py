@@ -1,0 +1,128 @@
+"""The sandbox of a one-shot pod: commands go to the pod's other container over a Unix socket (`espalier_sandbox`)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from espalier_grading.sandbox import Finished, environment
+from espalier_kit.errors import Permanent
+from espalier_kit.execution import PlatformFault
+from espalier_sandbox.wire import (
+    HEADER,
+    MAX_ANSWER_BYTES,
+    MAX_REQUEST_BYTES,
+    End,
+    Kind,
+    Run,
+    encode,
+    end_from,
+    frame,
+    header,
+)
+
+CONNECT_SECONDS = 20.0
+"""The sandbox's container starts before the worker's; this is for a node under load."""
+ANSWER_SECONDS = 30.0
+"""Past the command's own deadline: the sandbox is gone or was subverted."""
+_RETRY_SECONDS = 0.05
+
+
+class Pod:
+    """The pod's sandbox. It lets one worker in, once: keep one of these per process."""
+
+    processes = 4096
+    """Far more than a pod may have (the kubelet's podPidsLimit): the kernel counts all pods of this uid together."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._turn = asyncio.Lock()
+
+    async def run(
+        self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int
+    ) -> Finished:
+        """See `Sandbox`. `readable` lies in the image of both containers."""
+        request = Run(tuple(command), str(scratch), environment(scratch), seconds, output_bytes)
+        files = await asyncio.to_thread(pack, scratch)
+        if len(files) > MAX_REQUEST_BYTES:
+            raise PlatformFault("the bundle's data files do not fit one message to the sandbox", reason="SandboxFailed")
+        output = bytearray()
+        async with self._turn:
+            try:
+                async with asyncio.timeout(seconds + ANSWER_SECONDS + CONNECT_SECONDS):
+                    end = await self._ask(request, stdin, files, output)
+            except TimeoutError as error:
+                raise PlatformFault("the sandbox did not answer in time", reason="SandboxFailed") from error
+        if end.refusal:
+            raise PlatformFault(end.refusal, reason="SandboxUnfit")
+        return Finished(end.code, bytes(output), end.stderr, end.is_timeout)
+
+    def close(self) -> None:
+        """Hang up: the sandbox ends."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+    async def _ask(self, request: Run, stdin: bytes, files: bytes, output: bytearray) -> End:
+        reader, writer = self._streams = self._streams or await self._connect()
+        try:
+            for kind, body in ((Kind.RUN, encode(request)), (Kind.STDIN, stdin), (Kind.FILES, files)):
+                writer.write(frame(kind, body))
+                await writer.drain()
+            return await _answer(reader, output, request.output_bytes)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.close()
+            return End(code=-9, stderr="the sandbox's container ended: out of memory, or stopped from outside")
+        except Permanent as error:  # a subverted sandbox spoils its own submission only
+            self.close()
+            return End(code=-9, stderr=str(error))
+        except BaseException:  # cancelled in the middle: what is still on its way belongs to nobody
+            self.close()
+            raise
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                return await asyncio.open_unix_connection(str(self._socket))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise PlatformFault(
+                        f"no sandbox answers at {self._socket}: execution.sandbox container and gvisor need a one-shot "
+                        "pod, which the operator makes",
+                        reason="SandboxUnavailable",
+                    ) from error
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+def pack(folder: Path) -> bytes:
+    """A folder's content as a tar."""
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.add(folder, arcname=".", filter=_anonymous)
+    return output.getvalue()
+
+
+def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mode = 0o755 if entry.isdir() else 0o644
+    return entry
+
+
+async def _answer(reader: asyncio.StreamReader, output: bytearray, limit: int) -> End:
+    while True:
+        kind, length = header(await reader.readexactly(HEADER.size), longest=MAX_ANSWER_BYTES)
+        body = await reader.readexactly(length)
+        match kind:
+            case Kind.OUTPUT:
+                output += body[: max(0, limit - len(output))]
+            case Kind.END:
+                return end_from(body)
+            case _:
+                raise Permanent(f"the sandbox sent {kind.name}", reason="BadFrame")

@@ -1,0 +1,71 @@
+"""`espalier-sandbox`: beside a worker in its pod, run the commands of one task where they can harm nothing.
+
+It has no metrics and no health page, since it has no network; the worker's pod is its health.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from importlib.metadata import version
+from types import FrameType
+
+from espalier_kit import logs
+from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
+from espalier_kit.settings import load
+from espalier_sandbox import fitness, seccomp, server
+from espalier_sandbox.settings import SandboxSettings
+
+log = logging.getLogger("espalier_sandbox")
+_PR_SET_DUMPABLE = 4
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="espalier-sandbox", description="Runs a worker's commands in its container.")
+    parser.add_argument("--version", action="version", version=version("espalier"))
+    parser.add_argument("--check-settings", action="store_true", help="read the settings, say whether they are right")
+    arguments = parser.parse_args()
+    logs.configure()
+    try:
+        settings = load(SandboxSettings, "sandbox")
+        if arguments.check_settings:
+            print("settings are right")  # noqa: T201 - the answer asked for
+            return 0
+        return serve(settings)
+    except Misconfigured as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
+        return EXIT_MISCONFIGURED
+    except EspalierError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
+        return 1
+
+
+def serve(settings: SandboxSettings) -> int:
+    """Until the worker hangs up or the pod ends."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    problems = fitness.problems(fitness.look(), runtime=settings.runtime)
+    log.info("sandbox ready", extra={"problems": list(problems), "runtime": settings.runtime})
+    door = server.listen(settings.socket)
+    # Nothing of our uid may look into this process; nothing here may do what the filter refuses.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    seccomp.install(seccomp.program(seccomp.machine_now()))
+    worker = server.let_in(door, settings.socket)
+    with worker, contextlib.suppress(ConnectionError):
+        server.serve(worker, problems=problems)
+    return 0
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """At once: what runs here ends with the container, and nobody waits for it."""
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""One command of a request: started, fed, listened to, ended in time, and nothing of it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from espalier_sandbox.wire import CHUNK_BYTES, End, Run
+
+_STDERR_BYTES = 4096
+
+
+def run(request: Run, stdin: bytes, files: bytes, output: Callable[[bytes], None]) -> End:
+    """Run to the end or the deadline; `output` gets the first `output_bytes` of standard output as they come.
+
+    Afterwards every process of the container but this one, its first, is gone, and so are all files.
+    """
+    folder = Path(request.folder)
+    try:
+        _lay_out(folder, files)
+        return _run(request, stdin, output)
+    except OSError as error:
+        return End(code=1, stderr=f"the sandbox could not start the command: {error}")
+    finally:
+        _bury_all()
+        _clear(folder.parent)
+
+
+def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
+    late = threading.Event()
+
+    def out_of_time() -> None:
+        late.set()
+        _kill_all()
+
+    process = subprocess.Popen(
+        request.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=request.environment, cwd=request.folder, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = bytearray()
+    helpers = [
+        threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True),
+        threading.Thread(target=_keep, args=(process.stderr, errors), daemon=True),
+        threading.Thread(target=_wait, args=(process,), daemon=True),
+    ]
+    timer = threading.Timer(request.seconds, out_of_time)
+    timer.daemon = True
+    for thread in (*helpers, timer):
+        thread.start()
+    _listen(process.stdout, output, request.output_bytes)
+    timer.cancel()
+    for thread in helpers:
+        thread.join()
+    return End(code=process.returncode, stderr=errors.decode(errors="replace"), is_timeout=late.is_set())
+
+
+def _kill_all() -> None:
+    """Every process of the container but this one, which must be its first."""
+    assert os.getpid() == 1, "elsewhere this would end the whole machine"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+
+
+def _bury_all() -> None:
+    """Until no process is left, not even a dead one: those count too."""
+    while True:
+        _kill_all()
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """What the command leaves running holds its pipes: it ends with it."""
+    process.wait()
+    _kill_all()
+
+
+def _listen(stdout: IO[bytes], output: Callable[[bytes], None], limit: int) -> None:
+    while chunk := os.read(stdout.fileno(), CHUNK_BYTES):
+        if kept := chunk[: max(0, limit)]:
+            output(kept)
+        limit -= len(chunk)
+
+
+def _feed(pipe: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(OSError), pipe:
+        pipe.write(data)
+
+
+def _keep(pipe: IO[bytes], kept: bytearray) -> None:
+    while chunk := os.read(pipe.fileno(), CHUNK_BYTES):
+        kept += chunk[: max(0, _STDERR_BYTES - len(kept))]
+
+
+def _lay_out(folder: Path, files: bytes) -> None:
+    folder.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(files)) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def _clear(folder: Path) -> None:
+    """Everything in it, whatever a command left there and forbade."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, onerror=_force)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _force(function: Callable[[str], object], path: str, _: object) -> None:
+    with contextlib.suppress(OSError):
+        os.chmod(os.path.dirname(path), 0o700)
+        os.chmod(path, 0o700)
+        function(path)

@@ -1,0 +1,67 @@
+"""`espalier-sandbox` as the first process of a container: bubblewrap plays the container runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from espalier_grading.sandbox import bwrap_command
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@contextlib.contextmanager
+def sandbox_process(
+    folder: Path, *, runtime: str = "container", is_writable: bool = False
+) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """The socket, and the process (as seen from outside). `is_writable`: its root, as no container's should be."""
+    shared = folder / "shared"
+    shared.mkdir(mode=0o777)
+    shared.chmod(0o777)
+    (folder / "data").mkdir(exist_ok=True)
+    socket = shared / "sandbox.sock"
+    command = _container(folder, shared, is_writable=is_writable)
+    settings = {"ESPALIER_SANDBOX_SOCKET": str(socket), "ESPALIER_SANDBOX_RUNTIME": runtime}
+    for name, value in settings.items():
+        command[1:1] = ["--setenv", name, value]
+    process = subprocess.Popen(
+        [*command, sys.executable, "-m", "espalier_sandbox"], stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    try:
+        yield socket, process
+    finally:
+        # With the container's first process the kernel ends all others; bubblewrap's own end would not reach it.
+        for child in psutil.Process(process.pid).children():
+            child.kill()
+        process.communicate(timeout=10)
+
+
+def _container(folder: Path, shared: Path, *, is_writable: bool) -> list[str]:
+    """The grading sandbox's own allow-list, without its filter, with the shared volume and with us as process 1."""
+    made = bwrap_command(scratch=folder, readable=CHECKOUT, is_root=os.geteuid() == 0, filter_=0)
+    at = made.index("--seccomp")
+    del made[at : at + 2]
+    del made[made.index("--clearenv")]
+    made.insert(1, "--as-pid-1")
+    at = made.index("--remount-ro")
+    made[at:at] = ["--bind", str(shared), str(shared)]
+    if is_writable:
+        at = made.index("--remount-ro")
+        del made[at : at + 2]
+    return made
+
+
+async def eventually(look: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+    """Wait for something outside this process, with a deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        assert time.monotonic() < deadline, f"not {what} after {timeout_s} s"
+        await asyncio.sleep(0.05)
