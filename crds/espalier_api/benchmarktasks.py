@@ -25,6 +25,9 @@ from espalier_api.meta import Model
 
 ADMIT = "benchmark.admit"
 GENERATE = "benchmark.generate"
+LOADED = "benchmark.loaded"
+"""A task without a result of its own between load and questions: those depend on nothing that differs from run to run.
+"""
 ACCURACY = "benchmark.accuracy"
 REPORT = "benchmark.report"
 COMPARE = "benchmark.compare"
@@ -61,6 +64,7 @@ class AskSettings(Model):
     temperature: float
     seed: int
     price: Price | None = None
+    revision: str = Field(default="", description="What the server calls its model's revision; admission fills it in.")
 
 
 class DatasetSettings(Model):
@@ -78,6 +82,7 @@ class PackSettings(Model):
     file: str | None = None
     items: int | None = None
     seed: int = 0
+    template: str = Field(default="", description="sha256 of the prompt's template; admission fills it in.")
 
 
 class AccuracySettings(Model):
@@ -136,6 +141,7 @@ class AccuracyTask(Model):
     evaluator: Evaluator | None = None
     first: int
     count: int
+    share: float = Field(default=1.0, description="Of what the load left of the limits.")
 
 
 class AccuracyValue(Model):
