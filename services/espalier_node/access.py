@@ -15,6 +15,7 @@ CACHE_ENTRIES = 512
 _FINE = {"/pods": "pods", "/runningpods": "pods", "/healthz": "healthz", "/configz": "configz"}
 """Paths with a subresource of their own (KEP-2862); `proxy` allows them as well."""
 _PREFIXES = {"/stats": "stats", "/metrics": "metrics", "/logs": "log"}
+_ACTING = ("/exec/", "/attach/", "/portForward/")
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -68,7 +69,9 @@ class Access:
 
     async def require(self, caller: Caller, method: str, path: str) -> None:
         """Raises `Forbidden` with the sentence a person needs."""
-        verb, chosen = _VERBS.get(method, "get"), subresources(path)
+        chosen = subresources(path)
+        # A WebSocket begins as a GET, but whoever may only look must not run commands.
+        verb = "create" if path.startswith(_ACTING) else _VERBS.get(method, "get")
         for subresource in chosen:
             if await self._may(caller, verb, subresource):
                 return

@@ -23,13 +23,14 @@ from espalier_node.access import Access, Caller, caller_of
 from espalier_node.context import Context
 from espalier_node.logs import Wish
 from espalier_node.pods import Pods
+from espalier_node.streaming.routes import Streams, find
 from espalier_node.worker import PodWorker
 
 log = logging.getLogger(__name__)
 
 CERTIFICATE_CHECK_S = 3600.0
 SHUTDOWN_S = 1.0
-_LATER = "/exec/", "/attach/", "/run/", "/portForward/", "/configz"
+_LATER = "/run/", "/configz"
 
 
 async def serve(
@@ -71,6 +72,10 @@ def build(context: Context, pods: Pods, *, check: Callable[[], str | None]) -> w
     app.router.add_get("/metrics/resource", routes.resource_metrics)
     app.router.add_get("/stats/summary", routes.summary)
     app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", routes.container_logs)
+    streams = Streams(context, pods)
+    app.router.add_route("*", "/exec/{namespace}/{pod}/{container}", streams.execute)
+    app.router.add_route("*", "/attach/{namespace}/{pod}/{container}", streams.attach)
+    app.router.add_route("*", "/portForward/{namespace}/{pod}", streams.forward)
     for prefix in _LATER:
         app.router.add_route("*", f"{prefix}{{rest:.*}}", _not_here)
     return app
@@ -99,7 +104,7 @@ class _Routes:
         return web.json_response(stats.summary(self._context.settings.name, whole, self._pods.usages(), now))
 
     async def container_logs(self, request: web.Request) -> web.StreamResponse:
-        worker, name = self._find(request), request.match_info["container"]
+        worker, name = find(self._pods, request), request.match_info["container"]
         wish = wish_of(request.query, self._context.clock)
         path = self._log_path(worker, name, previous=_is_true(request.query.get("previous")))
         is_followed = _is_true(request.query.get("follow")) and not _is_true(request.query.get("previous"))
@@ -116,15 +121,6 @@ class _Routes:
             await response.write(chunk)
         await response.write_eof()
         return response
-
-    def _find(self, request: web.Request) -> PodWorker:
-        namespace, pod, name = (request.match_info[word] for word in ("namespace", "pod", "container"))
-        worker = self._pods.find(namespace, pod)
-        if worker is None:
-            raise NotFound(f"pod {namespace}/{pod} is not on this node")
-        if name not in {container.name for container in worker.pod.containers}:
-            raise NotFound(f"pod {namespace}/{pod} has no container {name}")
-        return worker
 
     def _log_path(self, worker: PodWorker, name: str, *, previous: bool) -> Path:
         path = self._context.runtime.log_path(worker.pod.uid, name, previous=previous)
@@ -167,7 +163,8 @@ async def _as_async(path: Path, wish: Wish) -> AsyncIterator[bytes]:
 
 
 async def _not_here(request: web.Request) -> web.Response:
-    sentence = f"{request.path} is not available on this node: it serves logs, pods, stats and metrics\n"
+    served = "logs, exec, attach, port-forward, pods, stats and metrics"
+    sentence = f"{request.path} is not available on this node: it serves {served}\n"
     return web.Response(status=501, text=sentence)
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 LEASE_NAMESPACE = "kube-node-lease"
 KUBELET_VERSION = "v1.36.0-espalier"
 """The Kubernetes release whose kubelet this agent behaves like."""
+WEBSOCKETS = "ExtendWebSocketsToKubelet"
+"""Then the API server passes WebSockets on, and needs no SPDY, for exec, attach and port-forward (KEP-4006)."""
 HEARTBEAT_S = 300.0
 """An unchanged status is written again this often."""
 LOW_MEMORY, LOW_DISK, LOW_PIDS = 100 << 20, 0.05, 1000
@@ -82,6 +84,7 @@ def status(
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": settings.port}},
         "nodeInfo": _node_info(facts),
+        "declaredFeatures": [WEBSOCKETS],
         "conditions": _conditions(facts, pressure, problem, old, now),
     }
 

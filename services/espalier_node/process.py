@@ -15,7 +15,7 @@ import shutil
 import signal
 import site
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from espalier_kit.errors import Retryable
 from espalier_node import launch, sandbox, shim
 from espalier_node.machine.base import Machine, View
 from espalier_node.runtime import ContainerConfig, ExecResult, Run
+from espalier_node.streaming import commands
+from espalier_node.streaming.channels import Command
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,19 @@ class ProcessRuntime:
     async def execute(
         self, pod_uid: str, name: str, command: tuple[str, ...], *, timeout_s: float
     ) -> ExecResult:
+        line, payload = self._way_in(pod_uid, name, command)
+        return await _communicate(line(0), payload, timeout_s)
+
+    async def interact(
+        self, pod_uid: str, name: str, command: tuple[str, ...], *, has_stdin: bool, is_tty: bool
+    ) -> Command:
+        line, payload = self._way_in(pod_uid, name, command)
+        return await commands.start(line, payload, has_stdin=has_stdin, is_tty=is_tty)
+
+    def _way_in(
+        self, pod_uid: str, name: str, command: tuple[str, ...]
+    ) -> tuple[Callable[[int], tuple[str, ...]], bytes]:
+        """The command line that enters the container, given the descriptor of its payload, and the payload."""
         attempts = self._attempts(pod_uid, name)
         if not attempts or not self._is_alive(attempts[0]):
             raise Retryable(f"container {name} is not running", reason="NotRunning")
@@ -94,8 +109,8 @@ class ProcessRuntime:
             hostname="", user=spec["user"], group=spec["group"], groups=tuple(spec["groups"]), mounts=(), readable=()
         )
         started = _load(attempts[0] / "started.json")
-        line = self._machine.enter(started["init_pid"] or started["pid"], view, _launcher(0))
-        return await _communicate(line, json.dumps(payload).encode(), timeout_s)
+        pid = started["init_pid"] or started["pid"]
+        return lambda n: self._machine.enter(pid, view, _launcher(n)), json.dumps(payload).encode()
 
     def log_path(self, pod_uid: str, name: str, *, previous: bool = False) -> Path | None:
         attempts = self._attempts(pod_uid, name)[1 if previous else 0:]

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from espalier_node.streaming.channels import Command
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
@@ -103,6 +105,12 @@ class Runtime(Protocol):
         self, pod_uid: str, name: str, command: tuple[str, ...], *, timeout_s: float
     ) -> ExecResult:
         """Run a command inside with the container's environment. Raises `Retryable` on timeout or a dead container."""
+        ...
+
+    async def interact(
+        self, pod_uid: str, name: str, command: tuple[str, ...], *, has_stdin: bool, is_tty: bool
+    ) -> Command:
+        """Start a command inside whose streams a person holds. Raises `Retryable` for a dead container."""
         ...
 
     def log_path(self, pod_uid: str, name: str, *, previous: bool = False) -> Path | None:

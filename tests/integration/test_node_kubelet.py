@@ -99,7 +99,7 @@ async def test_the_kubelet_api_serves_those_who_may(cluster: LocalCluster, servi
         assert (await web.get(f"{url}/stats/summary")).json()["node"]["nodeName"] == NODE_NAME
         assert "node_cpu_usage_seconds_total" in (await web.get(f"{url}/metrics/resource")).text
         absent = await web.get(f"{url}/containerLogs/a/b/c")
-        later = await web.get(f"{url}/exec/a/b/c")
+        later = await web.get(f"{url}/run/a/b/c")
     assert (absent.status_code, absent.text) == (404, "pod a/b is not on this node\n")
     assert (later.status_code, "is not available on this node" in later.text) == (501, True)
 

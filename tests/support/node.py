@@ -16,6 +16,7 @@ from espalier_node import podspec
 from espalier_node.podspec import PodSpec
 from espalier_node.runtime import ContainerConfig, ExecResult, Run
 from espalier_node.steps import View
+from espalier_node.streaming.channels import Command
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 UID = "6f1c1e0e-0000-4000-8000-000000000001"
@@ -108,6 +109,11 @@ class FakeRuntime:
 
     async def execute(self, pod_uid: str, name: str, command: tuple[str, ...], *, timeout_s: float) -> ExecResult:
         return ExecResult(1, "ill") if name in self.ill else ExecResult(0, "")
+
+    async def interact(
+        self, pod_uid: str, name: str, command: tuple[str, ...], *, has_stdin: bool, is_tty: bool
+    ) -> Command:
+        raise Retryable(f"container {name} has no processes", reason="NotRunning")
 
     def log_path(self, pod_uid: str, name: str, *, previous: bool = False) -> Path | None:
         return None

@@ -1,0 +1,137 @@
+"""`kubectl port-forward`: connections to a pod's ports, each a pair of SPDY streams (data and error) in a WebSocket.
+
+Protocol `portforward.k8s.io`: every forwarded connection opens an error stream and a data stream with one `requestID`
+and the `port` in their headers; what goes wrong is a sentence on the error stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from espalier_kit.errors import Permanent
+from espalier_node.streaming.spdy import Control, Data, Kind, Opened, Reader, Writer
+
+PROTOCOL = "SPDY/3.1+portforward.k8s.io"
+CHUNK_BYTES = 32 * 1024
+CONNECT_S = 5.0
+BACKLOG = 64
+"""Pieces of at most a frame that wait for a slow pod before the client has to."""
+
+
+@dataclass(slots=True)
+class _Pair:
+    """The two streams of one forwarded connection."""
+
+    port: int = 0
+    data: int = 0
+    error: int = 0
+    pieces: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(BACKLOG))
+
+
+class Forwarding:
+    """One `kubectl port-forward`: any number of connections, all ended with it."""
+
+    def __init__(self, socket: web.WebSocketResponse, address: str) -> None:
+        self._socket, self._address = socket, address
+        self._reader, self._writer = Reader(), Writer()
+        self._pairs: dict[str, _Pair] = {}
+        self._by_data: dict[int, _Pair] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until the client goes or says what is no port-forward."""
+        try:
+            async for message in self._socket:
+                if message.type is not WSMsgType.BINARY:
+                    break
+                for frame in self._reader.feed(message.data):
+                    await self._take(frame)
+        except Permanent as error:
+            await self._socket.close(code=WSCloseCode.PROTOCOL_ERROR, message=str(error).encode()[:120])
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _take(self, frame: Data | Control | Opened) -> None:
+        match frame:
+            case Opened():
+                await self._open(frame)
+            case Data(stream=stream) if pair := self._by_data.get(stream):
+                if frame.payload:
+                    await pair.pieces.put(frame.payload)
+                if frame.is_last:
+                    await pair.pieces.put(None)
+            case Control(kind=Kind.PING):
+                await self._send(self._writer.ping(frame.payload))
+            case Control(kind=Kind.RST_STREAM):
+                if pair := self._by_data.get(int.from_bytes(frame.payload[:4], "big")):
+                    await pair.pieces.put(None)
+
+    async def _open(self, opened: Opened) -> None:
+        request, kind, port = _asked(opened.headers)
+        await self._send(self._writer.reply(opened.stream))
+        pair = self._pairs.setdefault(request, _Pair(port))
+        setattr(pair, kind, opened.stream)
+        if kind == "data":
+            self._by_data[opened.stream] = pair
+        if pair.data and pair.error:
+            del self._pairs[request]
+            task = asyncio.create_task(self._connect(pair))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, pair: _Pair) -> None:
+        """Copy both ways until both are done; a sentence on the error stream if the pod does not answer."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(self._address, pair.port)
+        except (OSError, TimeoutError) as error:
+            words = f"nothing answers on port {pair.port} of the pod: {error or 'no answer'}"
+            await self._end(pair, words)
+            return
+        sending = asyncio.create_task(_feed(pair.pieces, writer))
+        try:
+            while piece := await reader.read(CHUNK_BYTES):
+                await self._send(self._writer.data(pair.data, piece))
+            await self._end(pair)
+        except OSError as error:
+            await self._end(pair, f"the connection to port {pair.port} broke: {error}")
+        finally:
+            sending.cancel()
+            writer.close()
+
+    async def _end(self, pair: _Pair, words: str = "") -> None:
+        self._by_data.pop(pair.data, None)
+        await self._send(self._writer.data(pair.error, words.encode(), is_last=True))
+        await self._send(self._writer.data(pair.data, b"", is_last=True))
+        # Whoever still waits to hand over a piece would wait for ever.
+        while not pair.pieces.empty():
+            pair.pieces.get_nowait()
+
+    async def _send(self, frame: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._socket.send_bytes(frame)
+
+
+async def _feed(pieces: asyncio.Queue[bytes | None], writer: asyncio.StreamWriter) -> None:
+    """What the client sends, to the pod; the client's end is told as an end of file."""
+    with contextlib.suppress(OSError):
+        while (piece := await pieces.get()) is not None:
+            writer.write(piece)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+
+def _asked(headers: Mapping[str, str]) -> tuple[str, str, int]:
+    """Request id, `data` or `error`, and port of a stream; raises `Permanent`."""
+    kind, port = headers.get("streamtype", ""), headers.get("port", "")
+    if kind not in ("data", "error") or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise Permanent(f"a forwarded stream names type {kind!r} and port {port!r}", reason="Protocol")
+    return headers.get("requestid", port), kind, int(port)
