@@ -69,8 +69,9 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
             return HttpArtifacts(http, namespace=namespace, token=token, server_name=name)
 
         identity = Identity(
-            worker_id=settings.id, job_uid=settings.job_uid, capacity=settings.capacity, prefetch=settings.prefetch,
-            drain_s=settings.drain_s, pool=settings.pool,
+            worker_id=settings.id, job_uid=settings.job_uid, capacity=1 if settings.once else settings.capacity,
+            prefetch=0 if settings.once else settings.prefetch, drain_s=settings.drain_s, pool=settings.pool,
+            tags=words(settings.tags), resources=settings.resources, at_most=1 if settings.once else None,
         )
         worker = Worker(
             identity, connect=connect, executors=executors, artifacts=artifacts, clock=clock, metrics=metrics

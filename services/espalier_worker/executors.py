@@ -20,6 +20,11 @@ class Executors(Protocol):
         """The task types it can run."""
         ...
 
+    @property
+    def version(self) -> str:
+        """Changes whenever one of them may answer otherwise; empty: unknown, so that no result is ever reused."""
+        ...
+
     def find(self, type_: str) -> Executor:
         """The executor of a type; may import it, which takes a while. Raises `PlatformFault`."""
         ...
@@ -34,6 +39,12 @@ class InstalledExecutors:
     @property
     def types(self) -> tuple[str, ...]:
         return tuple(sorted(self._points))
+
+    @property
+    def version(self) -> str:
+        """Of the distributions that they come from."""
+        versions = {f"{p.dist.name} {p.dist.version}" if p.dist else "" for p in self._points.values()}
+        return "" if "" in versions else ", ".join(sorted(versions))
 
     def only(self, types: tuple[str, ...]) -> InstalledExecutors:
         """Just these; all if none is named. Raises `Misconfigured` for a type that nothing installed offers."""
@@ -60,8 +71,9 @@ class InstalledExecutors:
 class GivenExecutors:
     """Executors from a dictionary: for embedding and for tests."""
 
-    def __init__(self, executors: Mapping[str, Executor]) -> None:
+    def __init__(self, executors: Mapping[str, Executor], version: str = "") -> None:
         self._executors = dict(executors)
+        self.version = version
 
     @property
     def types(self) -> tuple[str, ...]:

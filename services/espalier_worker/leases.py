@@ -139,6 +139,12 @@ class Leases:
             said = "cancelled before it started"
             self.finish(TaskReport(*lease, outcome="cancelled", reason="Cancelled", message=said))
 
+    def give_back(self, leases: Iterable[Lease]) -> None:
+        """Another worker is idle: what of these has not started goes back; the rest stays."""
+        for lease in leases:
+            if self._queued.pop(lease, None):
+                self._hand_back.add(lease)
+
     def drain(self) -> None:
         """Want no more, give back what has not started."""
         self._draining = True

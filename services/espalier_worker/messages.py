@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from espalier_kit.errors import Permanent
@@ -18,11 +18,13 @@ MAX_RESULTS_BYTES = 4 * 1024 * 1024
 
 def hello(
     *, worker_id: str, job_uid: str, capacity: int, types: tuple[str, ...], in_flight: Iterable[Lease],
-    pool: str = "",
+    pool: str = "", tags: Iterable[str] = (), prefetch: int = 0, resources: Mapping[str, float] | None = None,
+    version: str = "",
 ) -> pb.WorkerMessage:
     return pb.WorkerMessage(
         hello=pb.Hello(
-            worker_id=worker_id, capacity=capacity, types=types, job_uid=job_uid, pool=pool,
+            worker_id=worker_id, capacity=capacity, types=types, job_uid=job_uid, pool=pool, tags=tags,
+            prefetch=prefetch, resources=resources, version=version,
             in_flight=[_lease_to_wire(lease) for lease in in_flight],
         )
     )
@@ -54,7 +56,7 @@ def heartbeat(progress: Iterable[tuple[Lease, float, str]]) -> pb.WorkerMessage:
     return pb.WorkerMessage(heartbeat=pb.Heartbeat(progress=told))
 
 
-def leases(message: pb.Ack | pb.Cancel) -> tuple[Lease, ...]:
+def leases(message: pb.Ack | pb.Cancel | pb.Revoke) -> tuple[Lease, ...]:
     return tuple(Lease(lease.task_id, lease.attempt) for lease in message.leases)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, Json
 
 from espalier_kit.settings import Settings
 
@@ -27,6 +27,9 @@ class WorkerSettings(Settings):
     port: int = Field(default=8082, ge=0, le=65535, description="Health and metrics; 0 takes any free one.")
     types: str = Field(default="", description="Task types to take, comma-separated; empty: all that are installed.")
     tags: str = Field(default="", description="What this worker offers to tasks that require it, comma-separated.")
+    resources: Json[dict[str, float]] = Field(
+        default_factory=dict, description="What its tasks share, as JSON, e.g. {\"gpu\": 1, \"memoryGiB\": 16}."
+    )
     once: bool = Field(default=False, description="Run one task, report it and end.")
     drain_s: float = Field(default=20.0, ge=0, description="After SIGTERM: seconds that running tasks may still take.")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from espalier_kit.artifacts import ArtifactStore
@@ -38,7 +38,8 @@ LEAVE_S = 8.0
 class Identity:
     """Who this worker is. `drain_s` seconds are what running tasks get once the worker itself is told to stop.
 
-    A worker with tags may run tasks that require them; `at_most` attempts end it (None: as many as there are).
+    A worker with tags may run tasks that require them, one with resources tasks that take some; `at_most` attempts
+    end it (None: as many as there are).
     """
 
     worker_id: str
@@ -48,6 +49,7 @@ class Identity:
     prefetch: int = 2
     drain_s: float = 20.0
     tags: tuple[str, ...] = ()
+    resources: Mapping[str, float] = field(default_factory=dict)
     at_most: int | None = None
 
 
@@ -61,6 +63,7 @@ class Worker:
         self._identity = identity
         self._connect = connect
         self._types = executors.types
+        self._version = executors.version
         self._runner = Runner(executors)
         self._artifacts = artifacts
         self._clock = clock
@@ -111,7 +114,8 @@ class Worker:
         self._leases.new_session()
         return messages.hello(
             worker_id=self._identity.worker_id, job_uid=self._identity.job_uid, capacity=self._identity.capacity,
-            types=self._types, in_flight=self._leases.held(), pool=self._identity.pool,
+            types=self._types, in_flight=self._leases.held(), pool=self._identity.pool, tags=self._identity.tags,
+            prefetch=self._identity.prefetch, resources=self._identity.resources, version=self._version,
         )
 
     def due(self) -> tuple[pb.WorkerMessage, ...]:
@@ -141,6 +145,8 @@ class Worker:
                 self._leases.ack(messages.leases(message.ack))
             case "cancel":
                 self._cancel(messages.leases(message.cancel))
+            case "revoke":
+                self._leases.give_back(messages.leases(message.revoke))
             case "context":
                 self._endpoints[message.context.job_uid] = endpoints_from_wire(message.context.endpoints)
             case "drain":
