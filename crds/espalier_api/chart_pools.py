@@ -63,7 +63,12 @@ class PoolOptions(Model):
     types: tuple[Word, ...] = Field(default=(), description="Task types that they take; empty: all.")
     resources: PoolResources = Field(default=PoolResources(), description="Of one worker's pod.")
     autoscaling: Autoscaling = Field(default=Autoscaling(), description="How many workers there are.")
-    env: dict[str, str] = Field(default={}, description="Further environment, such as a custom executor's.")
+    executors: str = Field(
+        default="", max_length=253, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$",
+        description="A ConfigMap of the release's namespace with executors of your own: Python modules, and "
+        "entry_points.txt with a section [espalier.executors]. Empty: those of the image.",
+    )
+    env: dict[str, str] = Field(default={}, description="Further environment, such as an executor's.")
     node_selector: dict[str, str] = Field(
         default={"kubernetes.io/os": "linux"}, description="Labels of the nodes they may be on."
     )
