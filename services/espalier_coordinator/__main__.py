@@ -10,16 +10,19 @@ import os
 import random
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from espalier_coordinator import local
-from espalier_coordinator.access import Access, ReviewedAccess, StaticAccess
+from espalier_coordinator.access import Access
 from espalier_coordinator.artifacts import ArtifactFiles
+from espalier_coordinator.callers import add_key
 from espalier_coordinator.calls.book import calls_of
+from espalier_coordinator.compatibility import translated
 from espalier_coordinator.engine import Engine, Limits
+from espalier_coordinator.entrance import access_of, tls_of
 from espalier_coordinator.health import Health
 from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
@@ -28,19 +31,19 @@ from espalier_coordinator.scaling.keda import KedaScaler
 from espalier_coordinator.scaling.pending import Pending
 from espalier_coordinator.scaling.server import metrics_api
 from espalier_coordinator.servicer import Coordinator
+from espalier_coordinator.serving import serving
 from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store import TaskStore
 from espalier_coordinator.store.seat import Seat
 from espalier_coordinator.store.sqlite import SqliteStore
 from espalier_coordinator.turn import on_postgres
-from espalier_coordinator.web import app, serving
+from espalier_coordinator.web import app
 from espalier_kit import logs
 from espalier_kit.clock import Clock, SystemClock
-from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
+from espalier_kit.errors import EXIT_MISCONFIGURED, Conflict, EspalierError, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
-from espalier_kube import client
-from espalier_rpc.server import Server
+from espalier_rpc.server import Server, TlsFiles
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.v1 import coordinator_pb2_grpc as rpc
 from espalier_rpc.v1 import externalscaler_pb2_grpc as keda_rpc
@@ -60,24 +63,29 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure()
     clock = SystemClock()
     try:
-        environ = dict(os.environ)
-        tokens: Path | None = options.tokens
+        if options.new_key:
+            print(add_key(options.callers, name=options.new_key, role=options.role,  # noqa: T201 - shown only here
+                          namespaces=options.namespace or ()))
+            return 0
+        environ = dict(os.environ) | translated(os.environ)
         if options.local:
-            environ |= local.prepare(options.local, clock)
-            tokens = tokens or options.local / "tokens.json"
+            environ = local.prepare(options.local, clock, does_tls=not options.plain) | environ
         settings = load(CoordinatorSettings, "coordinator", environ)
-    except Misconfigured as error:
+        tls_of(settings)
+    except (Misconfigured, Conflict) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
         return EXIT_MISCONFIGURED
     if options.check_settings:
         return 0
-    return run_program(lambda stop: run(settings, stop, clock, tokens=tokens))
+    logs.configure(level=settings.log_level)
+    return run_program(lambda stop: run(settings, stop, clock))
 
 
-async def run(settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, tokens: Path | None) -> None:
-    """Serve until `stop`, then write what is queued and leave. With `tokens`, users come from that file."""
-    await wait_for_tls(settings.tls_dir, stop, clock)
-    async with _access(settings, clock, tokens) as access:
+async def run(settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock) -> None:
+    """Serve until `stop`, then write what is queued and leave."""
+    if tls := tls_of(settings):
+        await wait_for_tls(tls, stop, clock)
+    async with access_of(settings, clock) as access:
         if not settings.database.get_secret_value():
             with closing(SqliteStore(_database(settings.data))) as file:
                 await _serve(settings, stop, clock, store=file, access=access)
@@ -91,6 +99,7 @@ async def _serve(
     settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, store: TaskStore, access: Access,
     seat: Seat | None = None,
 ) -> None:
+    tls = tls_of(settings)
     files = ArtifactFiles(settings.data / "artifacts")
     await asyncio.to_thread(files.open)
     epoch = f"{store.begin_epoch()}-{secrets.token_hex(4)}"
@@ -105,7 +114,7 @@ async def _serve(
         seat.keep(host.fail_soon)
     with _no_garbage():
         host.do(engine.load(store.load()))
-    server = Server(_address(settings.host, settings.grpc_port), settings.tls_dir, [_service_name(), KEDA])
+    server = Server(_address(settings.host, settings.grpc_port), tls, [_service_name(), KEDA])
     pending = Pending(host, frozenset(settings.pools.values()))
     keda_rpc.add_ExternalScalerServicer_to_server(KedaScaler(pending), server.grpc)
     health = Health(host, clock)
@@ -118,7 +127,7 @@ async def _serve(
     measuring = asyncio.create_task(health.run(), name="health")
     try:
         async with (
-            serving(web, host=settings.host, port=settings.http_port, tls=settings.tls_dir) as http_port,
+            serving(web, host=settings.host, port=settings.http_port, tls=tls) as http_port,
             metrics_api(settings, host, pending, clock),
         ):
             await server.start()
@@ -146,26 +155,14 @@ def _no_garbage() -> Iterator[None]:
         gc.enable()
 
 
-async def wait_for_tls(folder: Path, stop: asyncio.Event, clock: Clock) -> None:
+async def wait_for_tls(tls: TlsFiles, stop: asyncio.Event, clock: Clock) -> None:
     """Wait for the certificate; raises `Misconfigured` when none comes."""
     end = clock.monotonic() + TLS_WAIT_S
-    while not all((folder / name).is_file() for name in ("tls.crt", "tls.key")):
+    while not (tls.certificate.is_file() and tls.key.is_file()):
         if stop.is_set() or clock.monotonic() > end:
-            raise Misconfigured(f"no tls.crt and tls.key in {folder}: the operator writes them into the Secret "
+            raise Misconfigured(f"no {tls.certificate} and {tls.key}: the operator writes them into the Secret "
                                 "espalier-coordinator-tls; is it running?", reason="Misconfigured")
         await clock.sleep(0.5)
-
-
-@asynccontextmanager
-async def _access(settings: CoordinatorSettings, clock: Clock, tokens: Path | None) -> AsyncIterator[Access]:
-    if tokens is not None:
-        yield StaticAccess(local.read_tokens(tokens), settings.admins, settings.pools)
-        return
-    cluster = await client.connect()
-    try:
-        yield ReviewedAccess(cluster, settings.admins, clock, settings.pools)
-    finally:
-        await cluster.close()
 
 
 def _database(data: Path) -> Path:
@@ -188,10 +185,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="espalier-coordinator", description="Durable tasks for espalier's workers.")
     parser.add_argument("--version", action="version", version=version("espalier"))
     parser.add_argument("--check-settings", action="store_true", help="read the settings and exit")
-    parser.add_argument("--tokens", type=Path, metavar="FILE",
-                        help="JSON of token to user name instead of asking an API server")
     parser.add_argument("--local", type=Path, metavar="FOLDER",
-                        help="run without a cluster: certificates, tokens and data in FOLDER, made where missing")
+                        help="run without a cluster: certificates, API keys and data in FOLDER, made where missing")
+    parser.add_argument("--plain", action="store_true", help="with --local: without TLS, for this machine alone")
+    keys = parser.add_argument_group("API keys")
+    keys.add_argument("--new-key", metavar="NAME", help="add a caller to the file of --callers and print its key")
+    keys.add_argument("--callers", type=Path, metavar="FILE", default=Path("callers.yaml"))
+    keys.add_argument("--role", choices=("admin", "submitter", "worker"), default="worker")
+    keys.add_argument("--namespace", action="append", metavar="NAME", help="may be repeated; '*' is every one")
     return parser.parse_args(arguments)
 
 

@@ -104,26 +104,44 @@ def identity_of(user: str, admins: Iterable[str], pools: Mapping[str, str] | Non
 
 
 class Access(Protocol):
-    """Tells who a token belongs to."""
+    """Tells who somebody is by what it shows."""
 
     async def identify(self, token: str) -> Identity:
         """Raises `Forbidden` (Unauthenticated) when nobody knows the token, `Retryable` when nobody can tell now."""
         ...
 
+    async def identify_certificate(self, names: frozenset[str]) -> Identity:
+        """The same by the names in a client certificate that our authority has signed."""
+        ...
 
-class StaticAccess:
-    """Tokens from a table: for local use, tests and benchmarks."""
 
-    def __init__(
-        self, users: Mapping[str, str], admins: Iterable[str], pools: Mapping[str, str] | None = None
-    ) -> None:
-        self._identities = {token: identity_of(user, frozenset(admins), pools) for token, user in users.items()}
+async def identify(access: Access, token: str, names: frozenset[str]) -> Identity:
+    """By the token where there is one, else by the names of the client certificate."""
+    if token:
+        return await access.identify(token)
+    if names:
+        return await access.identify_certificate(names)
+    raise Forbidden("send 'Authorization: Bearer TOKEN' with every call", reason=UNAUTHENTICATED)
+
+
+class EitherAccess:
+    """Asks one, and another where the first does not know."""
+
+    def __init__(self, first: Access, second: Access) -> None:
+        self._first = first
+        self._second = second
 
     async def identify(self, token: str) -> Identity:
-        identity = self._identities.get(token)
-        if identity is None:
-            raise _unknown("the token is not in the tokens file")
-        return identity
+        try:
+            return await self._first.identify(token)
+        except Forbidden:
+            return await self._second.identify(token)
+
+    async def identify_certificate(self, names: frozenset[str]) -> Identity:
+        try:
+            return await self._first.identify_certificate(names)
+        except Forbidden:
+            return await self._second.identify_certificate(names)
 
 
 class ReviewedAccess:
@@ -151,6 +169,9 @@ class ReviewedAccess:
                 return identity
         finally:
             self._asking.pop(digest, None)
+
+    async def identify_certificate(self, names: frozenset[str]) -> Identity:
+        raise _unknown("there is none, only a client certificate")
 
     def _remember(self, digest: str, identity: Identity, now: float) -> None:
         if len(self._known) >= CACHE_SIZE:

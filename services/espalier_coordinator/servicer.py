@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from grpc import aio
 
-from espalier_coordinator.access import Access, Identity
+from espalier_coordinator.access import Access, Identity, identify
 from espalier_coordinator.calls.book import Calls
 from espalier_coordinator.host import Host
 from espalier_coordinator.session import serve_session
 from espalier_kit.errors import EspalierError
-from espalier_rpc.server import abort, bearer_token
+from espalier_rpc.server import abort, bearer_token, certificate_names
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.v1 import coordinator_pb2_grpc as rpc
 
@@ -149,11 +149,14 @@ class Coordinator(rpc.CoordinatorServicer):
         async for message in serve_session(self._host, self._access, request_iterator, context):
             yield message
 
+    async def _who(self, context: Context) -> Identity:
+        return await identify(self._access, bearer_token(context), certificate_names(context))
+
     async def _answer(
         self, context: Context, request: Request, call: Callable[[Identity, Request], Awaitable[Answer]]
     ) -> Answer:
         try:
-            return await call(await self._access.identify(bearer_token(context)), request)
+            return await call(await self._who(context), request)
         except EspalierError as error:
             await abort(context, error)
         except Exception as error:
@@ -164,7 +167,7 @@ class Coordinator(rpc.CoordinatorServicer):
         self, context: Context, request: Request, call: Callable[[Identity, Request], AsyncIterator[Answer]]
     ) -> AsyncIterator[Answer]:
         try:
-            async for answer in call(await self._access.identify(bearer_token(context)), request):
+            async for answer in call(await self._who(context), request):
                 yield answer
         except EspalierError as error:
             await abort(context, error)

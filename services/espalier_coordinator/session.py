@@ -9,13 +9,13 @@ from typing import Any
 
 from grpc import aio
 
-from espalier_coordinator.access import Access, Identity
+from espalier_coordinator.access import Access, Identity, identify
 from espalier_coordinator.calls.workers import introduced
 from espalier_coordinator.host import Host, Outbox
 from espalier_coordinator.messages import Close
 from espalier_coordinator.wire import leases_from_wire, report_from_wire, to_wire
 from espalier_kit.errors import EspalierError, Permanent, Retryable
-from espalier_rpc.server import abort, bearer_token
+from espalier_rpc.server import abort, bearer_token, certificate_names
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ async def serve_session(
 ) -> AsyncIterator[pb.CoordinatorMessage]:
     """One session from its first message to its end."""
     try:
-        identity = await access.identify(bearer_token(context))
+        identity = await identify(access, bearer_token(context), certificate_names(context))
     except EspalierError as error:
         await abort(context, error)
     outbox = host.open_session()

@@ -11,9 +11,19 @@ from espalier_coordinator.fairness import Fairness
 from espalier_coordinator.pools import read_pools
 from espalier_kit.settings import Settings
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 
 def _names(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def _level(value: object) -> object:
+    name = str(value).upper()
+    name = {"WARN": "WARNING", "TRACE": "DEBUG"}.get(name, name)
+    if name not in LEVELS:
+        raise ValueError(f"expected one of {', '.join(LEVELS).lower()}")
+    return name
 
 
 def _is_postgres(url: SecretStr) -> SecretStr:
@@ -25,7 +35,10 @@ def _is_postgres(url: SecretStr) -> SecretStr:
 class CoordinatorSettings(Settings):
     """Times in seconds. `data` holds the artifacts and, unless `database` names another, the database.
 
-    `tls_dir` holds tls.crt and tls.key.
+    `tls_dir` holds tls.crt and tls.key; `tls_cert` and `tls_key` name them one by one. Without either only loopback is
+    served, unless `insecure` says that the network is private. `callers` are known by API key or client certificate
+    (which `client_ca` must have signed); service accounts are asked for at the API server (`token_review`), by default
+    where there is no such file.
     """
 
     host: str = "0.0.0.0"
@@ -35,7 +48,13 @@ class CoordinatorSettings(Settings):
     """Of the metrics API for the API server; 0: none."""
     data: Path
     database: Annotated[SecretStr, AfterValidator(_is_postgres)] = SecretStr("")
-    tls_dir: Path
+    tls_dir: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+    insecure: bool = False
+    callers: Path | None = None
+    token_review: bool | None = None
     admins: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     pools: Annotated[dict[str, str], BeforeValidator(read_pools)] = Field(default_factory=dict)
     lease_s: float = Field(default=30.0, gt=0)
@@ -52,3 +71,4 @@ class CoordinatorSettings(Settings):
     """Results kept to answer for equal tasks."""
     retries: int = Field(default=3, ge=0)
     """Of a job that does not say."""
+    log_level: Annotated[str, BeforeValidator(_level)] = "INFO"

@@ -11,10 +11,12 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import TypeVar
 
+from espalier_coordinator.entrance import tls_of
+from espalier_coordinator.serving import serving
 from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store.postgres import PostgresStore
 from espalier_coordinator.store.seat import Seat
-from espalier_coordinator.web import serving, standby_app
+from espalier_coordinator.web import standby_app
 from espalier_kit.clock import Clock
 from espalier_kit.errors import Retryable
 from espalier_kit.retry import Backoff
@@ -65,7 +67,7 @@ async def _take(seat: Seat, settings: CoordinatorSettings, stop: asyncio.Event, 
     if await patiently(seat.try_take, stop, clock):
         return True
     log.info("standby: another coordinator is active")
-    async with serving(standby_app(), host=settings.host, port=settings.http_port, tls=settings.tls_dir):
+    async with serving(standby_app(), host=settings.host, port=settings.http_port, tls=tls_of(settings)):
         while not stop.is_set():
             if await patiently(seat.try_take, stop, clock):
                 log.info("taking over")

@@ -1,24 +1,18 @@
-"""HTTP: artifacts, the calls (`rest`), their documents, health and metrics; and how all that is served."""
+"""HTTP: artifacts, the calls (`rest`), their documents, health and metrics."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
-from espalier_coordinator.access import Access, Identity
+from espalier_coordinator.access import Access, Identity, identify
 from espalier_coordinator.artifacts import ArtifactFiles
 from espalier_coordinator.calls.book import Calls
 from espalier_coordinator.health import SLOW_COMMIT_S, Health, problems
@@ -27,16 +21,14 @@ from espalier_coordinator.metrics import Metrics
 from espalier_coordinator.openapi import document, page
 from espalier_coordinator.pools import require_artifacts
 from espalier_coordinator.rest import add_routes, problem
-from espalier_kit.errors import EspalierError, Forbidden, Misconfigured
-from espalier_rpc.server import UNAUTHENTICATED
+from espalier_coordinator.serving import peer_names
+from espalier_kit.errors import EspalierError
 
 log = logging.getLogger(__name__)
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Of the page of routes: it loads nothing and runs nothing."""
 
-RELOAD_S = 30.0
-"""How soon a renewed certificate is served."""
 
 def app(
     host: Host, access: Access, files: ArtifactFiles, *, calls: Calls, health: Health, metrics: Metrics
@@ -45,9 +37,9 @@ def app(
     web = FastAPI(title="espalier-coordinator", docs_url=None, redoc_url=None, openapi_url=None)
     web.add_exception_handler(EspalierError, _answer_error)
     web.add_exception_handler(ClientDisconnect, _answer_disconnect)
-    identify = _identify(access)
-    _add_artifacts(web, files, Depends(identify), metrics, host)
-    add_routes(web, host, calls, identify)
+    who = _identify(access)
+    _add_artifacts(web, files, Depends(who), metrics, host)
+    add_routes(web, host, calls, who)
     _add_pages(web, calls)
     _add_health(web, health, metrics)
     return web
@@ -132,13 +124,11 @@ def _add_health(web: FastAPI, health: Health, metrics: Metrics) -> None:
 
 
 def _identify(access: Access) -> Callable[[Request], Awaitable[Identity]]:
-    async def identify(request: Request) -> Identity:
+    async def who(request: Request) -> Identity:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Forbidden("send 'Authorization: Bearer TOKEN' with every request", reason=UNAUTHENTICATED)
-        return await access.identify(token)
+        return await identify(access, token if scheme.lower() == "bearer" else "", peer_names(request))
 
-    return identify
+    return who
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -148,49 +138,3 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it; the upload was dropped as a whole
-
-
-# ---------------------------------------------------------------- serving
-
-
-class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is untyped here
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # the program handles its own signals
-
-
-@contextlib.asynccontextmanager
-async def serving(web: FastAPI, *, host: str, port: int, tls: Path) -> AsyncIterator[int]:
-    """Serve while the context is open; yields the port. Raises `Misconfigured` where the address cannot be had."""
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise Misconfigured(f"cannot listen on {host}:{port}: {error.strerror}", reason="AddressInUse") from error
-    config = uvicorn.Config(
-        web, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1,
-        ssl_certfile=str(tls / "tls.crt"), ssl_keyfile=str(tls / "tls.key"),
-    )
-    config.load()
-    server = _Server(config)
-    serve = asyncio.create_task(server.serve(sockets=[listener]), name="web")
-    reload = asyncio.create_task(_reload(config.ssl, tls), name="web certificate")
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        reload.cancel()
-        server.should_exit = True
-        await asyncio.wait([serve, reload])
-
-
-async def _reload(context: ssl.SSLContext, tls: Path) -> None:
-    """A renewed pair counts from the next handshake on."""
-    served = (tls / "tls.crt").read_bytes()
-    while True:
-        await asyncio.sleep(RELOAD_S)
-        try:
-            found = await asyncio.to_thread((tls / "tls.crt").read_bytes)
-            if found != served:
-                context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
-                served = found
-        except (OSError, ssl.SSLError) as error:  # a renewal in progress: the pair before is still good
-            log.warning("certificate unreadable", extra={"error": str(error)})

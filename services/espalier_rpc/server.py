@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -62,25 +63,47 @@ async def abort(context: aio.ServicerContext[Any, Any], error: EspalierError) ->
 
 
 def bearer_token(context: aio.ServicerContext[Any, Any]) -> str:
-    """The caller's token. Raises `Forbidden` (Unauthenticated) when there is none."""
+    """The caller's token; empty when there is none."""
     for key, value in context.invocation_metadata() or ():
         if key == "authorization":
             scheme, _, token = (value if isinstance(value, str) else value.decode()).partition(" ")
-            if scheme.lower() == "bearer" and token:
+            if scheme.lower() == "bearer":
                 return token
-    raise Forbidden("send 'authorization: Bearer TOKEN' with every call", reason=UNAUTHENTICATED)
+    return ""
 
 
-def credentials(folder: Path) -> grpc.ServerCredentials:
-    """TLS from `tls.crt` and `tls.key`; a changed pair serves from the next handshake on."""
+def certificate_names(context: aio.ServicerContext[Any, Any]) -> frozenset[str]:
+    """Common and alternative names of the client's certificate, where the server asks for one; else none."""
+    told = context.auth_context()
+    names = (*told.get("x509_common_name", ()), *told.get("x509_subject_alternative_name", ()))
+    return frozenset(name.decode(errors="replace") for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """A serving certificate and its key, PEM; with `client_ca`, callers must show a certificate that it signed."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @classmethod
+    def in_folder(cls, folder: Path, client_ca: Path | None = None) -> TlsFiles:
+        """Named as a `kubernetes.io/tls` Secret names them."""
+        return cls(folder / "tls.crt", folder / "tls.key", client_ca)
+
+
+def credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """A changed pair, or a changed authority of the clients, counts from the next handshake on."""
     loaded: dict[str, Any] = {}
 
     def read() -> grpc.ServerCertificateConfiguration | None:
-        key, certificate = (folder / "tls.key").read_bytes(), (folder / "tls.crt").read_bytes()
-        if loaded.get("pair") == (key, certificate):
+        key, certificate = tls.key.read_bytes(), tls.certificate.read_bytes()
+        authority = tls.client_ca.read_bytes() if tls.client_ca else None
+        if loaded.get("files") == (key, certificate, authority):
             return None
-        loaded["pair"] = (key, certificate)
-        return grpc.ssl_server_certificate_configuration([(key, certificate)])
+        loaded["files"] = (key, certificate, authority)
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         try:
@@ -92,25 +115,32 @@ def credentials(folder: Path) -> grpc.ServerCredentials:
     first = read()
     assert first is not None
     # grpc takes None for "unchanged"; its type stubs do not know.
-    return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=False)  # type: ignore[arg-type]
+    return grpc.dynamic_ssl_server_credentials(
+        first, fetch, require_client_authentication=tls.client_ca is not None,  # type: ignore[arg-type]
+    )
 
 
 class Server:
-    """One gRPC server: add servicers to `grpc`, then `start` and `stop`.
+    """One gRPC server: add servicers to `grpc`, then `start` and `stop`. Without `tls` all is readable.
 
     Raises `Misconfigured` where the address (host:port) cannot be had.
     """
 
-    def __init__(self, address: str, tls: Path, services: Sequence[str]) -> None:
+    def __init__(self, address: str, tls: TlsFiles | None, services: Sequence[str]) -> None:
         self.grpc = aio.server(options=_OPTIONS)
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
         try:
-            self.port = self.grpc.add_secure_port(address, credentials(tls))
+            self.port = self._listen(address, tls)
         except RuntimeError as error:
             raise Misconfigured(f"cannot listen on {address}: is the port in use?", reason="AddressInUse") from error
         self._services = ("", *services)
+
+    def _listen(self, address: str, tls: TlsFiles | None) -> int:
+        if tls is None:
+            return self.grpc.add_insecure_port(address)
+        return self.grpc.add_secure_port(address, credentials(tls))
 
     async def start(self) -> None:
         """Listen; health says SERVING."""

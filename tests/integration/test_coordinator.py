@@ -153,13 +153,15 @@ async def test_a_job_is_submitted_seen_listed_steered_and_deleted(admin: Coordin
 
 
 @pytest.mark.parametrize(("request_", "code", "sentence"), [
-    (job("", *specs(1)), grpc.StatusCode.INVALID_ARGUMENT, "needs uid, namespace and name"),
+    (pb.SubmitJobRequest(uid="x", retries=-1), grpc.StatusCode.INVALID_ARGUMENT, "cannot be negative"),
+    (job("x", pb.TaskSpec(key="a", type="t", payload=b"[1]")), grpc.StatusCode.INVALID_ARGUMENT, "JSON object"),
     (job("x", pb.TaskSpec(key="a", type="t", depends_on=[pb.Dependency(key="a")])),
      grpc.StatusCode.INVALID_ARGUMENT, "in a circle"),
     (job("x", pb.TaskSpec(key="a", type="t", depends_on=[pb.Dependency(key="b", when="maybe")])),
      grpc.StatusCode.INVALID_ARGUMENT, "maybe"),
-    (job("x", pb.TaskSpec(key="a", type="t", payload=b"x" * 300_000)), grpc.StatusCode.INVALID_ARGUMENT, "artifact"),
-], ids=["no uid", "cycle", "unknown condition", "large payload"])
+    (job("x", pb.TaskSpec(key="a", type="t", payload=b"{" + b"x" * 300_000)),
+     grpc.StatusCode.INVALID_ARGUMENT, "artifact"),
+], ids=["negative retries", "no object", "cycle", "unknown condition", "large payload"])
 async def test_bad_jobs_are_refused_with_a_sentence(
     admin: CoordinatorAsyncStub, request_: pb.SubmitJobRequest, code: grpc.StatusCode, sentence: str
 ) -> None:
@@ -329,9 +331,10 @@ async def test_health_metrics_and_jobs_over_http(
 @pytest.mark.parametrize(("variables", "code", "words"), [
     ({"ESPALIER_COORDINATOR_DATA": "d", "ESPALIER_COORDINATOR_TLS_DIR": "t"}, 0, ""),
     ({"ESPALIER_COORDINATOR_DATA": "d"}, 78, "ESPALIER_COORDINATOR_TLS_DIR"),
+    ({"ESPALIER_COORDINATOR_TLS_DIR": "t"}, 78, "ESPALIER_COORDINATOR_DATA"),
     ({"ESPALIER_COORDINATOR_DATA": "d", "ESPALIER_COORDINATOR_TLS_DIR": "t", "ESPALIER_COORDINATOR_COLOUR": "red"},
      78, "ESPALIER_COORDINATOR_COLOUR"),
-], ids=["right", "missing", "unknown"])
+], ids=["right", "no TLS", "missing", "unknown"])
 def test_settings_are_checked(variables: dict[str, str], code: int, words: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "espalier_coordinator", "--check-settings"], env={**os.environ, **variables},

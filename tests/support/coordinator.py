@@ -14,7 +14,7 @@ import grpc.aio
 
 from espalier_kit.certificates import issue, make_authority
 from espalier_rpc.client import CoordinatorClient, channel
-from espalier_rpc.server import Server, bearer_token
+from espalier_rpc.server import Server, TlsFiles, bearer_token
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.v1.coordinator_pb2_grpc import CoordinatorServicer, add_CoordinatorServicer_to_server
 
@@ -126,7 +126,7 @@ async def serve(servicer: CoordinatorServicer, folder: Path, *, port: int = 0) -
         (folder / "tls.crt").write_bytes(pair.certificate)
         (folder / "tls.key").write_bytes(pair.key)
         (folder / "ca.crt").write_bytes(authority.certificate)
-    server = Server(f"127.0.0.1:{port}", folder, ("espalier.v1.Coordinator",))
+    server = Server(f"127.0.0.1:{port}", TlsFiles.in_folder(folder), ("espalier.v1.Coordinator",))
     add_CoordinatorServicer_to_server(servicer, server.grpc)
     await server.start()
     return Serving(server, (folder / "ca.crt").read_text(), server.port, folder)

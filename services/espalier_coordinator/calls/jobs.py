@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from espalier_coordinator.access import Identity
 from espalier_coordinator.host import Host
+from espalier_coordinator.model import NewTask
 from espalier_coordinator.pools import check_pool
 from espalier_coordinator.standing import job_status
 from espalier_coordinator.state import JobEntry
@@ -46,6 +47,7 @@ class JobCalls:
         check_pool(filled.pool, self._pools)
         endpoints = endpoints_from_wire(filled.endpoints) if filled.HasField("endpoints") else None
         tasks = [task_from_wire(t) for t in filled.tasks]
+        check_payloads(tasks)
         await self._host.settle(self._host.engine.submit(job_from_wire(filled), tasks, endpoints))
         return self._view(self._host.engine.job(filled.uid))
 
@@ -162,6 +164,13 @@ class JobCalls:
 
     def _view(self, entry: JobEntry) -> pb.JobView:
         return job_to_wire(self._picture(entry))
+
+
+def check_payloads(tasks: Iterable[NewTask]) -> None:
+    """Raise `Permanent` for one that no executor could read."""
+    for task in tasks:
+        if task.payload and not task.payload.lstrip().startswith(b"{"):
+            raise Permanent(f"task {task.key!r}: the payload must be a JSON object", reason="InvalidTask")
 
 
 def page_of(tasks: list[pb.TaskView], *, limit: int, after: str) -> pb.ListTasksResponse:

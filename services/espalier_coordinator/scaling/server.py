@@ -39,6 +39,7 @@ async def metrics_api(settings: CoordinatorSettings, host: Host, pending: Pendin
     if not settings.scaling_port:
         yield
         return
+    assert settings.tls_dir is not None, "the entrance refuses a scaling port without it"
     cluster = await client.connect()
     api = MetricsApi(pending, clock, host=settings.host, port=settings.scaling_port, tls_dir=settings.tls_dir)
     serving = asyncio.create_task(_keep(api, cluster, host, clock), name="metrics API")

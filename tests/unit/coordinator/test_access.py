@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from espalier_coordinator.access import CACHE_S, Identity, ReviewedAccess, StaticAccess, identity_of
+from espalier_coordinator.access import CACHE_S, Identity, ReviewedAccess, identity_of
 from espalier_kit.clock import ManualClock
 from espalier_kit.errors import Forbidden, Retryable
 from espalier_kube.cluster import Object
@@ -95,10 +95,3 @@ async def test_a_token_for_another_audience_is_refused() -> None:
 async def test_when_the_api_server_is_away_the_caller_may_try_again() -> None:
     with pytest.raises(Retryable):
         await access(Reviews({"t": "away"})).identify("t")
-
-
-async def test_tokens_from_a_table() -> None:
-    static = StaticAccess({"secret": WORKER}, admins=())
-    assert (await static.identify("secret")).namespace == "team-a"
-    with pytest.raises(Forbidden):
-        await static.identify("other")

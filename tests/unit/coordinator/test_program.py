@@ -9,11 +9,13 @@ import pytest
 
 from espalier_coordinator import local
 from espalier_coordinator.__main__ import wait_for_tls
+from espalier_coordinator.callers import read_callers
 from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.turn import patiently
 from espalier_kit.clock import ManualClock, SystemClock
 from espalier_kit.errors import Misconfigured, Retryable
 from espalier_kit.settings import load
+from espalier_rpc.server import TlsFiles
 
 
 def test_settings_from_the_environment() -> None:
@@ -33,7 +35,7 @@ def test_wrong_settings_are_named(bad: dict[str, str]) -> None:
 
 async def test_a_certificate_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     clock = ManualClock()
-    waiting = asyncio.create_task(wait_for_tls(tmp_path, asyncio.Event(), clock))
+    waiting = asyncio.create_task(wait_for_tls(TlsFiles.in_folder(tmp_path), asyncio.Event(), clock))
     await clock.advance(30)
     assert not waiting.done()
     for name in ("tls.crt", "tls.key"):
@@ -44,7 +46,7 @@ async def test_a_certificate_that_comes_late_is_waited_for(tmp_path: Path) -> No
 
 async def test_a_certificate_that_never_comes_is_a_sentence(tmp_path: Path) -> None:
     clock = ManualClock()
-    waiting = asyncio.create_task(wait_for_tls(tmp_path, asyncio.Event(), clock))
+    waiting = asyncio.create_task(wait_for_tls(TlsFiles.in_folder(tmp_path), asyncio.Event(), clock))
     await clock.advance(61)
     with pytest.raises(Misconfigured, match="operator writes them"):
         await waiting
@@ -112,11 +114,10 @@ def test_a_local_folder_is_made_once_and_kept(tmp_path: Path) -> None:
     assert local.prepare(tmp_path, SystemClock()) == first
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == made
     assert all(p.stat().st_mode & 0o077 == 0 for p in made)
-    assert sorted(local.read_tokens(tmp_path / "tokens.json").values()) == sorted(local.USERS.values())
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}'])
-def test_a_tokens_file_that_is_none_is_a_sentence(tmp_path: Path, text: str) -> None:
-    (tmp_path / "tokens.json").write_text(text)
-    with pytest.raises(Misconfigured, match="tokens file"):
-        local.read_tokens(tmp_path / "tokens.json")
+    callers = read_callers(tmp_path / "callers.yaml")
+    for name, role in local.KEYS.items():
+        key = (tmp_path / f"{name}.token").read_text()
+        found = callers.by_key(key)
+        assert found is not None
+        assert (found.name, found.role) == (name, role)
+        assert key not in (tmp_path / "callers.yaml").read_text()

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from espalier_coordinator.access import StaticAccess
 from espalier_coordinator.artifacts import ArtifactFiles
 from espalier_coordinator.calls.book import calls_of
 from espalier_coordinator.engine import Engine
@@ -22,8 +21,7 @@ from espalier_coordinator.store.memory import MemoryStore
 from espalier_coordinator.web import app
 from espalier_kit.clock import SystemClock
 from espalier_kit.digest import sha256
-
-TOKENS = {"mine": "system:serviceaccount:ns:worker", "theirs": "system:serviceaccount:other:worker", "root": "admin"}
+from tests.support.callers import named_access
 
 
 @pytest.fixture
@@ -32,11 +30,11 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     engine = Engine(clock, random.Random(1), epoch="1-x")
     host = Host(engine, MemoryStore(), clock)
     host.writer.start()
-    files = ArtifactFiles(tmp_path, limit_bytes=1000)
+    files = ArtifactFiles(tmp_path / "artifacts", limit_bytes=1000)
     files.open()
     await host.settle(engine.submit(Job("u", "ns", "n"), [NewTask("a", "t"), NewTask("b", "t")]))
     health = Health(host, clock)
-    web = app(host, StaticAccess(TOKENS, ["admin"]), files, calls=calls_of(host, health, clock), health=health,
+    web = app(host, named_access(tmp_path), files, calls=calls_of(host, health, clock), health=health,
               metrics=Metrics(host))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="https://c") as client:
         yield client
