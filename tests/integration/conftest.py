@@ -27,7 +27,9 @@ from espalier_local.cluster import Cluster, down, up
 from espalier_local.hosts import PROFILES
 from espalier_local.places import Places, places_from
 from espalier_local.progress import Silent, Terminal
+from espalier_local.release import install
 from tests.support.pods import KUBELET_PORT, NODE_NAME, TIMEOUT_S
+from tests.support.pools import executors, pool_values
 
 Kubectl = Callable[..., str]
 _OF_A_RUN = re.compile(r"run-(\d+)-")
@@ -64,6 +66,16 @@ def control_plane(cluster_name: str, places: Places) -> Iterator[Cluster]:
 def cluster(control_plane: Cluster, places: Places) -> Cluster:
     """The same control plane with the three nodes, all Ready."""
     return up(control_plane.name, places, Terminal(), profiles=PROFILES)
+
+
+@pytest.fixture(scope="session")
+def pooled(cluster: Cluster, places: Places) -> Cluster:
+    """The cluster with our charts and two shared pools: `fixed` has two workers, `elastic` one to four by the HPA."""
+    apply(cluster.kubeconfig, [executors()])
+    elastic = {"mode": "external-metrics", "min": 1, "max": 4, "targetPerWorker": 4, "scaleDownSeconds": 3}
+    pools = pool_values(fixed={"replicas": 2}, elastic={"autoscaling": elastic})
+    install(cluster, places, Terminal(), overrides=pools)
+    return cluster
 
 
 @pytest.fixture

@@ -1,0 +1,124 @@
+"""Shared pools: who gets whose tasks and artifacts, and what kubectl does to a pool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from espalier_cli.connection import artifacts_of
+from espalier_cli.options import Where
+from espalier_kit.errors import Forbidden, Permanent
+from espalier_kit.execution import TaskSpec
+from espalier_kube.client import Client
+from espalier_kube.cluster import CONFIG_MAP, GRADING_JOB
+from espalier_local.cluster import Cluster
+from espalier_rpc.artifacts import HttpArtifacts, web_client
+from tests.integration.conftest import Kubectl
+from tests.support.jobs import grading_job
+from tests.support.pools import SYSTEM, coordinator_as, open_diary, request, until_ended, until_replicas
+from tests.support.waiting import has, until
+
+
+async def test_a_pools_workers_run_a_job_of_another_namespace_with_its_artifacts(
+    pooled: Cluster, client: Client, namespace: str
+) -> None:
+    async with artifacts_of(client, Where(pooled.kubeconfig, namespace)) as store:
+        digest = await store.put(b"given by the course")
+        task = TaskSpec(key="copy", type="probe.store", payload={"sha256": digest})
+        async with coordinator_as(client, "espalier-operator") as coordinator:
+            await coordinator.submit(request("copy", [task], pool="fixed", namespace=namespace))
+            view = await until_ended(coordinator, "copy", timeout_s=30)
+            await coordinator.delete("copy")
+        (outcome,) = view.outcomes
+        assert outcome.state == "done", outcome
+        assert outcome.value is not None
+        assert outcome.value["text"] == "given by the course"
+        assert await store.get(outcome.value["sha256"]) == b"GIVEN BY THE COURSE"
+
+
+async def test_an_unknown_pool_is_refused_with_the_pools_there_are(
+    pooled: Cluster, client: Client, namespace: str
+) -> None:
+    async with coordinator_as(client, "espalier-operator") as coordinator:
+        with pytest.raises(Permanent, match=r"no worker pool 'nobody': the pools are elastic, fixed"):
+            await coordinator.submit(request("lost", [], pool="nobody"))
+    async with artifacts_of(client, Where(pooled.kubeconfig, namespace)) as store:
+        address = f"artifact://{await store.put(b'a bundle that nobody opens')}"
+    job = grading_job("lost", namespace, assignment=address, submissions=address, workers={"pool": "nobody"})
+    await client.create(job)
+    found = await until(
+        client, GRADING_JOB, namespace, "lost", has("Accepted", "False", "UnknownPool"), timeout_s=20, what="condition"
+    )
+    (accepted,) = [c for c in found["status"]["conditions"] if c["type"] == "Accepted"]
+    assert "there is no worker pool nobody; the pools are elastic, fixed" in accepted["message"]
+
+
+@asynccontextmanager
+async def artifacts_as(client: Client, account: str, namespace: str) -> AsyncIterator[HttpArtifacts]:
+    """A namespace's artifacts as an account of the release's namespace sees them."""
+    found = (await client.get(CONFIG_MAP, "espalier-coordinator", SYSTEM))["data"]
+    token, _ = await client.create_token(account, SYSTEM, audience="espalier-coordinator", expiration_s=3600)
+    async with web_client(found["web"], ca_pem=found["ca.crt"]) as http:
+        yield HttpArtifacts(http, namespace=namespace, token=lambda: token, server_name=found["name"])
+
+
+async def test_a_pools_account_touches_artifacts_only_while_its_pool_has_work_there(
+    pooled: Cluster, client: Client, namespace: str
+) -> None:
+    async with (
+        open_diary() as diary, coordinator_as(client, "espalier-operator") as coordinator,
+        artifacts_as(client, "espalier-pool-fixed", namespace) as mine,
+        artifacts_as(client, "espalier-pool-elastic", namespace) as others,
+    ):  # fmt: skip
+        with pytest.raises(Forbidden):
+            await mine.put(b"before there is a job")
+        await coordinator.submit(request("open", [diary.task("one", 0.5)], pool="fixed", namespace=namespace))
+        digest = await mine.put(b"while it runs")
+        with pytest.raises(Forbidden):
+            await others.get(digest)
+        await until_ended(coordinator, "open", timeout_s=30)
+        with pytest.raises(Forbidden):
+            await mine.get(digest)
+        await coordinator.delete("open")
+
+
+async def test_kubectl_scale_takes_a_worker_away_without_losing_what_it_runs(
+    pooled: Cluster, client: Client, kubectl: Kubectl
+) -> None:
+    """Of two workers with two slots and two waiting tasks each one goes: what it runs it finishes, the rest moves."""
+    await until_replicas(client, "fixed", 2, timeout_s=30, is_ready=True)
+    async with open_diary() as diary, coordinator_as(client, "espalier-operator") as coordinator:
+        tasks = [diary.task(f"task-{n}", 2.0) for n in range(8)]
+        await coordinator.submit(request("scaled", tasks, pool="fixed"))
+        await diary.until(lambda: len(diary.keys("begin")) == 4, "four tasks run")
+        kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=1")
+        view = await until_ended(coordinator, "scaled", timeout_s=40)
+        results = await coordinator.tasks("scaled")
+        await coordinator.delete("scaled")
+        assert (view.counts.done, view.lost_leases) == (8, 0)
+        assert {task.attempts for task in results} == {1}
+        assert diary.more_than_once() == {}
+    await until_replicas(client, "fixed", 1, timeout_s=30, is_ready=True)
+
+
+async def test_kubectl_autoscale_keeps_the_pool_within_its_bounds(
+    pooled: Cluster, client: Client, kubectl: Kubectl
+) -> None:
+    kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=1")
+    kubectl("-n", SYSTEM, "autoscale", "deployment", "espalier-pool-fixed", "--min=2", "--max=3", "--cpu=80%")
+    try:
+        await until_replicas(client, "fixed", 2, timeout_s=20)
+        kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=5")
+        await until_replicas(client, "fixed", 3, timeout_s=20)
+    finally:
+        kubectl("-n", SYSTEM, "delete", "hpa", "espalier-pool-fixed")
+        kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=2")
+
+
+def test_a_pools_pods_are_one_to_a_disruption(pooled: Cluster, kubectl: Kubectl) -> None:
+    budget = json.loads(kubectl("-n", SYSTEM, "get", "pdb", "espalier-pool-fixed", "-o", "json"))
+    assert budget["status"]["expectedPods"] >= 1
+    assert budget["spec"]["maxUnavailable"] == 1

@@ -1,0 +1,88 @@
+"""A shared pool under the real HPA controller, which reads our own external metric through the real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from espalier_kube.client import Client
+from espalier_local.cluster import Cluster
+from tests.integration.conftest import Kubectl
+from tests.support.pools import SYSTEM, coordinator_as, open_diary, request, until_ended, until_replicas
+from tests.support.pools import Diary as Told
+
+METRIC = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{SYSTEM}/espalier_pending_work_units"
+SHORT, LONG = 60, 6
+
+
+@pytest.fixture
+async def diary() -> AsyncIterator[Told]:
+    async with open_diary() as opened:
+        yield opened
+
+
+def pending(kubectl: Kubectl, selector: str) -> dict[str, str]:
+    """Value by pool, as the API server tells it."""
+    found = json.loads(kubectl("get", "--raw", f"{METRIC}?labelSelector={selector}"))
+    assert (found["kind"], found["apiVersion"]) == ("ExternalMetricValueList", "external.metrics.k8s.io/v1beta1")
+    return {item["metricLabels"]["pool"]: item["value"] for item in found["items"]}
+
+
+async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_with_nothing_lost_or_doubled(
+    pooled: Cluster, client: Client, kubectl: Kubectl, diary: Told, record_property: pytest.RecordProperty
+) -> None:
+    """When the short tasks are done the long ones still run: workers that are taken away then drain."""
+    await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
+    tasks = [diary.task(f"short-{n:02}", 0.6) for n in range(SHORT)]
+    tasks += [diary.task(f"long-{n}", 7.0) for n in range(LONG)]
+    async with coordinator_as(client, "espalier-operator") as coordinator:
+        started = time.monotonic()
+        await coordinator.submit(request("load", tasks, pool="elastic"))
+        assert pending(kubectl, "pool%3Delastic") == {"elastic": str(SHORT + LONG)}
+        assert pending(kubectl, "pool%3Dnobody") == {}
+        await until_replicas(client, "elastic", 4, timeout_s=30)
+        up_s = time.monotonic() - started
+        await until_replicas(client, "elastic", 2, timeout_s=60)
+        ended = asyncio.create_task(until_ended(coordinator, "load", timeout_s=60))
+        view = await ended
+        drained = time.monotonic()
+        await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
+        down_s = time.monotonic() - drained
+        results = await coordinator.tasks("load")
+        await coordinator.delete("load")
+    record_property("seconds_to_the_upper_bound", round(up_s, 1))
+    record_property("seconds_from_the_last_task_to_one_worker", round(down_s, 1))
+    print(f"up to 4 workers in {up_s:.1f} s, {drained - started:.1f} s in all, down to 1 {down_s:.1f} s after the end")
+
+    assert (view.counts.done, view.counts.total, view.lost_leases) == (len(tasks), len(tasks), 0)
+    assert {task.key: task.attempts for task in results} == {task.key: 1 for task in tasks}
+    assert diary.more_than_once() == {}
+    assert len(diary.pods()) >= 4, "every worker that came had work"
+
+
+async def test_only_the_api_server_may_ask_the_coordinator_itself(pooled: Cluster, kubectl: Kubectl) -> None:
+    """The port is open to anybody on the network; the certificate of the aggregator is what opens the door."""
+    host = pooled.address_range.coordinator
+    data = json.loads(kubectl("-n", SYSTEM, "get", "configmap", "espalier-coordinator", "-o", "json"))["data"]
+    assert data["grpc"].startswith(host)
+    async with httpx.AsyncClient(verify=False, trust_env=False) as http:
+        for path in (METRIC, "/apis/external.metrics.k8s.io/v1beta1", "/apis"):
+            answer = await http.get(f"https://{host}:8443{path}", headers={"X-Remote-User": "system:admin"})
+            assert answer.status_code == 401
+            assert "only the API server may ask here" in answer.json()["message"]
+
+
+async def test_the_api_server_lists_the_metric_and_believes_the_certificate(pooled: Cluster, kubectl: Kubectl) -> None:
+    service = json.loads(kubectl("get", "apiservice", "v1beta1.external.metrics.k8s.io", "-o", "json"))
+    (available,) = [c for c in service["status"]["conditions"] if c["type"] == "Available"]
+    assert available["status"] == "True", available
+    assert service["spec"].get("insecureSkipTLSVerify", False) is False
+    assert service["spec"]["caBundle"], "the operator wrote it"
+    listed = json.loads(kubectl("get", "--raw", "/apis/external.metrics.k8s.io/v1beta1"))
+    assert [resource["name"] for resource in listed["resources"]] == ["espalier_pending_work_units"]
+    assert "espalier_pending_work_units" in kubectl("api-resources", "--api-group=external.metrics.k8s.io", "-o", "name")
