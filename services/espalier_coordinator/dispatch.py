@@ -119,11 +119,19 @@ class Dispatch(Results):
         waiting = [w for worker in self.workers.values() for w in self._unstarted(worker)]
         if not waiting:
             return
-        rules = self._round()
-        for chosen in stealing.choose(idle, waiting, rules.allows if rules else lambda _demand, _lane: True):
-            self._tasks[chosen.lease.task_id].revoked_at = self._clock.monotonic()
+        rules, now = self._round(), self._clock.monotonic()
+        allows = rules.allows if rules else lambda _demand, _lane: True
+        for chosen in stealing.choose(idle, waiting, allows, asked=self._count_asked(now)):
+            self._tasks[chosen.lease.task_id].revoked_at = now
             self.statistics.revoked += 1
             self._send(self.workers[chosen.holder].session, Revoke((chosen.lease,)))
+
+    def _count_asked(self, now: float) -> int:
+        """Leases that were asked back within a heartbeat; one that is older was started and stays where it is."""
+        return sum(
+            t.revoked_at is not None and now - t.revoked_at < self._limits.heartbeat_s
+            for w in self.workers.values() if len(w.leases) > w.capacity for t in w.leases.values()
+        )
 
     def _unstarted(self, worker: WorkerEntry) -> list[Waiting]:
         """What it fetched ahead: the last ones that it got; each is asked back once."""

@@ -23,13 +23,19 @@ class Waiting:
 
 
 def choose(
-    idle: Sequence[Demand], waiting: Iterable[Waiting], allows: Callable[[Demand, Lane], bool]
+    idle: Sequence[Demand], waiting: Iterable[Waiting], allows: Callable[[Demand, Lane], bool], *, asked: int = 0
 ) -> list[Waiting]:
-    """What to ask back, at most one for each free slot: from the fullest holders first."""
+    """What to ask back, at most one for each free slot: from the fullest holders first.
+
+    `asked` is how many were asked for a moment ago and have not been answered: slots that need no second question.
+    """
     room = {demand.worker: min(demand.wants, demand.capacity - demand.held) for demand in idle}
-    chosen = []
+    most = sum(room.values()) - asked
+    chosen: list[Waiting] = []
     for candidate in sorted(waiting, key=lambda w: -w.load):
         for demand in idle:
+            if len(chosen) >= most:
+                return chosen
             if room[demand.worker] > 0 and may_run(demand.profile, candidate.lane) and allows(demand, candidate.lane):
                 room[demand.worker] -= 1
                 chosen.append(candidate)

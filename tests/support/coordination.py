@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -18,12 +18,15 @@ from espalier_coordinator.messages import (
     JobContext,
     Lease,
     Message,
+    Progress,
     Report,
+    Revoke,
     Tasks,
     Verdict,
 )
 from espalier_coordinator.model import Job, NewTask
 from espalier_coordinator.state import TaskEntry
+from espalier_coordinator.store import TaskStore
 from espalier_coordinator.store.memory import MemoryStore
 from espalier_coordinator.views import JobPicture, job_picture
 from espalier_kit.execution import Dependency, ModelEndpoint, TaskState, When
@@ -79,8 +82,11 @@ class Session:
     def reports(self, *reports: Report) -> None:
         self.world.do(self.world.engine.results(self.number, reports))
 
-    def heartbeat(self) -> None:
-        self.world.do(self.world.engine.heartbeat(self.number))
+    def heartbeat(self, *progress: Progress) -> None:
+        self.world.do(self.world.engine.heartbeat(self.number, progress))
+
+    def revoked(self) -> list[Lease]:
+        return [lease for m in self.all(Revoke) for lease in m.leases]
 
     def hand_back(self, *assignments: Assignment) -> None:
         self.world.do(self.world.engine.hand_back(self.number, [lease_of(a) for a in assignments]))
@@ -118,9 +124,12 @@ class Session:
 class World:
     """One coordinator over its crashes. Commits return at once unless `is_disk_stuck`."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, reopen: Callable[[TaskStore | None], TaskStore] | None = None
+                 ) -> None:
+        """`reopen` gets the store of the process that died, None at first, and opens the same database again."""
         self.clock = Hands()
-        self.store = MemoryStore()
+        self._reopen = reopen or (lambda store: store or MemoryStore())
+        self.store: TaskStore = self._reopen(None)
         self.limits = limits or Limits(backoff=Backoff(1.0, 8.0))
         self.is_disk_stuck = False
         self.sessions: dict[int, Session] = {}
@@ -137,6 +146,7 @@ class World:
 
     def crash(self) -> None:
         """kill -9 and start again: what was not on disk is gone, and every stream is broken."""
+        self.store = self._reopen(self.store)
         self._waiting.clear()
         self.sessions.clear()
         self.is_disk_stuck = False
@@ -175,14 +185,14 @@ class World:
 
     def worker(
         self, name: str = "w", *, holds: Iterable[Assignment] = (), namespace: str | None = "ns", capacity: int = 4,
-        types: Iterable[str] = ("t",), tags: Iterable[str] = (), job_uid: str = "",
+        types: Iterable[str] = ("t",), tags: Iterable[str] = (), job_uid: str = "", **more: object,
     ) -> Session:
         """Open a session and say Hello."""
         self._next_session += 1
         session = Session(self, self._next_session, name)
         self.sessions[session.number] = session
         hello = Hello(name, namespace, capacity, frozenset(types), frozenset(tags), job_uid,
-                      tuple(lease_of(a) for a in holds))
+                      tuple(lease_of(a) for a in holds), **more)  # type: ignore[arg-type]
         self.do(self.engine.hello(session.number, hello))
         return session
 
