@@ -9,6 +9,8 @@ from typing import Any
 from espalier_api.names import NODE_KIND
 from espalier_local.dns import DNS_SERVICE, DOMAIN
 
+POD_PROCESSES = 512
+"""Processes and threads of one pod: a fork bomb ends there."""
 LEASE_DURATION_S = 8
 """A kubelet renews after a quarter of it."""
 
@@ -66,6 +68,7 @@ def kubelet_config(plan: KubeletPlan) -> dict[str, Any]:
         "nodeLeaseDurationSeconds": LEASE_DURATION_S,
         "nodeStatusUpdateFrequency": "3s",
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "podPidsLimit": POD_PROCESSES,
         # An image that is removed to make room cannot be pulled again.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
