@@ -17,7 +17,7 @@ import yaml
 
 from espalier_kit.certificates import KeyPair, issue
 from espalier_kit.errors import Permanent, Retryable
-from espalier_local import api, dns, metricsserver, remains, shaping
+from espalier_local import api, dns, metricsserver, policies, remains, shaping
 from espalier_local import cables as wires
 from espalier_local.addresses import API_PORT, Cables, Range
 from espalier_local.assets import Assets
@@ -58,7 +58,8 @@ def start_addons(control: Control, pki: Pki, assets: Assets, cables: Cables) -> 
     write_atomically(file, dns.corefile(cables, pki.kubeconfig("coredns")))
     specs = [dns.spec(assets, pki, cables, file), metricsserver.spec(assets, pki, cables)]
     control.put(unproxied(specs))
-    api.apply(control.layout.kubeconfig, [*dns.objects(cables), *metricsserver.objects(cables, pki)])
+    objects = [*dns.objects(cables), *metricsserver.objects(cables, pki), *policies.objects()]
+    api.apply(control.layout.kubeconfig, objects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +230,7 @@ class LinuxHost:
         kubelet = (str(self.assets["kubelet"]), *kubelet_flags(self.kubelet, bootstrap))
         proxy = (str(self.assets["kube-proxy"]), *proxy_flags(self.name, self.pki.kubeconfig("kube-proxy")))
         runtime = ("containerd", f"--config={self.containerd.config}")
+        filtering = policies.command(self.pki.kubeconfig("policies"), self.cable.address)
         return (
             ProcessSpec(f"{self.name}.containerd", self.cable.inside(*runtime), NODE_ORDER, ENVIRONMENT),
             ProcessSpec(
@@ -236,6 +238,10 @@ class LinuxHost:
             ),
             ProcessSpec(
                 f"{self.name}.kube-proxy", self.cable.inside(*proxy), NODE_ORDER + 1, ENVIRONMENT, after=after,
+                authority=authority,
+            ),
+            ProcessSpec(
+                f"{self.name}.policies", self.cable.inside(*filtering), NODE_ORDER + 1, ENVIRONMENT, after=after,
                 authority=authority,
             ),
         )  # fmt: skip

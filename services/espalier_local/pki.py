@@ -17,6 +17,7 @@ from espalier_kit.certificates import KeyPair, issue, make_authority
 SERVICE_RANGE = "10.0.0.0/24"
 _FIRST_SERVICE = "10.0.0.1"
 DNS_USER = "espalier:coredns"
+POLICIES_USER = "espalier:policies"
 METRICS_USER = "espalier:metrics-server"
 METRICS_NAME = "metrics-server.kube-system.svc"
 BOOTSTRAP_GROUP = "system:bootstrappers:espalier"
@@ -79,6 +80,7 @@ def _make(pki: Pki, addresses: tuple[str, ...], server: str, now: datetime) -> N
         ("scheduler", "system:kube-scheduler", ""),
         ("kube-proxy", "system:kube-proxy", ""),
         ("coredns", DNS_USER, ""),
+        ("policies", POLICIES_USER, ""),
         ("metrics-server", METRICS_USER, ""),
     ):
         pair = issue(authority, user, now, organisations=[organisation] if organisation else [], is_client=True)

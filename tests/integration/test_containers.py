@@ -219,6 +219,29 @@ def test_pods_reach_services_and_macs(lab: Cluster) -> None:
             server.terminate()
 
 
+def test_a_connection_that_no_policy_allows_is_dropped(lab: Cluster) -> None:
+    """Real packets: by address and through the Service, which is translated before the rules are asked."""
+    only_friends = {"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}], "ports": [{"port": 8080}]}
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [only_friends]},
+    }
+    api.apply(lab.kubeconfig, [pod("friend", "pause", labels={"app": "friend"})])
+    kubectl(lab, "wait", "--for=condition=Ready", "pod/friend", "--timeout=60s")
+    url = f"http://{cluster_ip(lab, 'web')}/"
+    assert answers(lab, "client", url, "web")
+    api.apply(lab.kubeconfig, [policy])
+    try:
+        eventually(lambda: not answers(lab, "client", url, "web"), "shut out", 30.0)
+        assert not answers(lab, "client", "http://web.default.svc.cluster.local/", "web")
+        assert answers(lab, "friend", url, "web")
+    finally:
+        kubectl(lab, "delete", "networkpolicy", "web")
+    eventually(lambda: answers(lab, "client", url, "web"), "let in again", 30.0)
+
+
 @pytest.mark.parametrize("node", ["linux-1", "mac-studio-1"])
 def test_a_pulled_plug_is_noticed_and_mended(lab: Cluster, node: str) -> None:
     eventually(lambda: node in ready(lab), "Ready")

@@ -87,12 +87,12 @@ def test_the_kubelet_joins_by_bootstrap_as_a_linux_node(linux: LinuxHost, tmp_pa
 
 
 def test_every_process_of_a_linux_host_runs_on_its_network_without_proxies(linux: LinuxHost) -> None:
-    runtime, kubelet, proxy = linux.specs()
-    assert [spec.name for spec in (runtime, kubelet, proxy)] == [
-        "linux-1.containerd", "linux-1", "linux-1.kube-proxy",
+    runtime, kubelet, *others = linux.specs()
+    assert [spec.name for spec in (runtime, kubelet, *others)] == [
+        "linux-1.containerd", "linux-1", "linux-1.kube-proxy", "linux-1.policies",
     ]  # fmt: skip
     assert runtime.order < kubelet.order
-    for spec in (runtime, kubelet, proxy):
+    for spec in (runtime, kubelet, *others):
         assert spec.argv[:2] == ("nsenter", "--net=/run/netns/esp7-linux-1")
         assert spec.environment["HTTPS_PROXY"] == spec.environment["https_proxy"] == ""
     assert kubelet.after == (CABLES.server, 6443)
