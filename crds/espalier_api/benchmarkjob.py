@@ -75,7 +75,7 @@ class TemplateParameter(Model):
 
 
 class TemplateRef(Model):
-    """Tasks that the coordinator keeps under a name (`espalier jobs template`)."""
+    """Tasks that the coordinator keeps under a name: a job template of this namespace."""
 
     name: str = Field(min_length=1, max_length=253)
     parameters: tuple[TemplateParameter, ...] = Field(default=(), max_length=64)

@@ -140,6 +140,138 @@ _TABLE = (
         "`kubectl describe pod`; an endpoint that failed two probes is withdrawn until it answers.",
     ),
     Reason("EndpointReady", "An endpoint answers again.", "Nothing to do."),
+    Reason(
+        "DeadlineExceeded",
+        "The job was not done runPolicy.activeDeadlineSeconds after its start; what was done is kept.",
+        "Give it longer, more workers or less to do, and apply a new object.",
+    ),
+    Reason(
+        "UnknownPack",
+        "A BenchmarkJob names an accuracy pack that does not exist or that needs a file.",
+        "Correct accuracy.packs or dataset.pack; the message lists the packs.",
+    ),
+    Reason(
+        "TargetUnreachable",
+        "A target did not answer the benchmark's first request.",
+        "See the message; check the endpoint's url, model, key and certificate, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "NoLogProbabilities",
+        "Perplexity was asked of a server that returns no log-probabilities.",
+        "Remove evaluator perplexity, or measure a server that returns them.",
+    ),
+    Reason(
+        "BadDataset",
+        "A dataset, a trace or a file of questions or texts cannot be read; the message names the line.",
+        "Mend the file, push it again, apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "ImpossibleObjective",
+        "The slo cannot be kept by any server.",
+        "Correct slo as the message says and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "BadLoad",
+        "The load cannot be followed as it is written.",
+        "Correct load as the message says and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "BadTargets",
+        "Names of targets contradict each other.",
+        "Give each target a name of its own, name one of them in gate, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "NothingMeasured",
+        "Not one request of a benchmark was answered.",
+        "See status.targets[].errors and the target's own log.",
+    ),
+    Reason(
+        "InvalidRun",
+        "A run's figures are the generators' own, or clocks disagree; the message says which.",
+        "Add generators, give them a quieter node, or lower the load; then apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "LimitReached",
+        "The job stopped asking at one of its limits; its figures are of what was asked until then.",
+        "Raise limits if more is wanted.",
+    ),
+    Reason("GatePassed", "Every limit of the gate is kept.", "Nothing to do."),
+    Reason("GateFailed", "A limit of the gate is broken; the message says which.", "Look at the report."),
+    Reason(
+        "GateInconclusive",
+        "The run cannot decide a limit of the gate: too few samples, nothing measured, or no valid run.",
+        "Ask more requests, or mend what made the run invalid.",
+    ),
+    Reason(
+        "TaskFailed",
+        "A task of a workflow failed; the message names it.",
+        "See status.results, mend the cause, retry its failed tasks or apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "UnknownTemplate",
+        "templateRef names a job template that the coordinator does not have.",
+        "Put the template, or correct the name; the job goes on by itself.",
+    ),
+    Reason(
+        "UnknownParameter", "templateRef sets a parameter that the template does not have.",
+        "Remove it, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "MissingParameter", "templateRef leaves out a parameter that the template needs.",
+        "Set it, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "InvalidParameter", "A parameter's value does not fit where the template puts it.",
+        "Correct it as the message says, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "DependencyCycle", "Tasks wait for each other in a circle.",
+        "Remove a dependency of the circle in the message, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "UnknownDependency", "A task depends on one that the job does not have.",
+        "Correct tasks[].dependsOn, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "PayloadTooLarge", "A task's payload is over the coordinator's limit.",
+        "`espalier push` the bytes and pass their address in the payload.",
+    ),
+    Reason("InvalidTask", "The coordinator refuses a task as it is written.", "Correct what the message names."),
+    Reason("InvalidJob", "The coordinator refuses the job as it is written.", "Correct what the message names."),
+    Reason(
+        "WaitingForRuns", "A BenchmarkJob that the comparison names has not ended.", "Wait; the message names it.",
+    ),
+    Reason(
+        "RunNotFound",
+        "A BenchmarkJob that the comparison names does not exist in this namespace.",
+        "Apply it; the comparison goes on by itself.",
+    ),
+    Reason(
+        "RunFailed",
+        "A BenchmarkJob that the comparison names ended without a report.",
+        "See its conditions; apply a new BenchmarkJob and a new comparison.",
+    ),
+    Reason(
+        "TargetNotFound",
+        "A comparison does not say which target is meant, or names one that is not there.",
+        "Apply a new BenchmarkComparison with one of the targets that the message lists.",
+    ),
+    Reason(
+        "NotPaired",
+        "The two runs were not asked the same items.",
+        "Give both BenchmarkJobs the same load, dataset and seed, or measure both targets in one.",
+    ),
+    Reason("NothingPaired", "No item was answered by both targets.", "See the runs' errors."),
+    Reason("UnknownMetric", "A metric to be compared was not measured.", "Correct metrics as the message says."),
+    Reason("BadComparison", "The comparison's numbers cannot be followed.", "Correct margin, alpha or power."),
+    Reason("Improved", "The candidate is better in every metric that differs, and worse in none.", "Nothing to do."),
+    Reason("Passed", "The candidate is as good as the baseline within the margin.", "Nothing to do."),
+    Reason("Regressed", "The candidate is worse by more than the margin allows.", "Look at the report."),
+    Reason(
+        "Inconclusive",
+        "The measurements allow both better and worse than asked for.",
+        "Ask more requests or blocks; status.differences has the smallest effect that these would find.",
+    ),
     Reason("ChildCreated", "A child object was created.", "Nothing to do."),
     Reason("ChildDeleted", "A child object that lived for the job was deleted.", "Nothing to do."),
     Reason(

@@ -8,10 +8,11 @@ from espalier_api.names import SPEC_HASH
 from espalier_kit.clock import Clock
 from espalier_kit.digest import value_digest
 from espalier_kit.errors import Conflict, NotFound
-from espalier_kube.cluster import DEPLOYMENT, GRADING_JOB, JOB, MODEL_SERVER, POD, Cluster, Kind, Object
+from espalier_kube.cluster import DEPLOYMENT, JOB, MODEL_SERVER, POD, Cluster, Kind, Object
 from espalier_kube.objects import is_owned_by
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
+from espalier_operator.plan.kinds import JOB_KINDS
 from espalier_operator.plan.outcome import Burial, Change, Deletion, Notice, Plan
 from espalier_operator.plan.policies import PolicyTemplate, job_policies
 from espalier_operator.watching import Intake
@@ -56,7 +57,7 @@ class Applier:
             await self._bury(burial)
         for deletion in plan.deletions:
             await self._delete(deletion)
-            if deletion.kind != GRADING_JOB:
+            if deletion.kind.kind not in JOB_KINDS:
                 told.append(_about("ChildDeleted", deletion.kind.kind, deletion.name, "was deleted"))
         return tuple(told)
 

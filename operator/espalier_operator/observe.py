@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from espalier_api.common import Endpoint, SecretKeyRef
-from espalier_api.gradingjob import GradingJob
 from espalier_api.meta import find_condition
-from espalier_api.modelref import ModelRef
+from espalier_api.modelref import ServerRef, template_of
 from espalier_kit.clock import Clock
 from espalier_kit.errors import NotFound
 from espalier_kit.execution import ModelEndpoint
-from espalier_kube.cluster import GRADING_JOB, JOB, MODEL_SERVER, NODE, POD, SECRET, Cluster, Object
+from espalier_kube.cluster import BENCHMARK_JOB, GRADING_JOB, JOB, MODEL_SERVER, NODE, POD, SECRET, Cluster, Object
 from espalier_kube.objects import is_owned_by, secret_bytes
 from espalier_operator import reading
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
 from espalier_operator.plan.conditions import is_terminal
 from espalier_operator.plan.facts import (
+    ComparedRun,
     Contender,
     CoordinatorFacts,
-    GradingJobFacts,
     Holder,
+    Job,
+    JobFacts,
     JudgeFacts,
     ModelServerFacts,
     Problem,
@@ -32,9 +33,8 @@ from espalier_operator.plan.facts import (
     SourceFacts,
     Told,
 )
-from espalier_operator.plan.gradingjob import contender
-from espalier_operator.plan.models import judge_refs, macs_of, template_name
-from espalier_operator.plan.workers import worker_name
+from espalier_operator.plan.kinds import JOB_KINDS, fallbacks, field_of, model_refs, worker_name
+from espalier_operator.plan.models import contender, macs_of, template_name
 from espalier_operator.work import Work
 
 LONG_DOWN_S = 120
@@ -50,7 +50,7 @@ class Probes(Protocol):
 class Sources(Protocol):
     """Where the digests of a job's sources come from."""
 
-    async def resolve(self, job: GradingJob) -> SourceFacts: ...
+    async def resolve(self, job: Job) -> SourceFacts: ...
 
     def forget(self, uid: str) -> None: ...
 
@@ -74,20 +74,20 @@ class Observer:
         """This process took the Lease from another: jobs that ran before shall be told."""
         self._takeover, self._since = said, self._clock.now()
 
-    async def grading_job(self, name: str, namespace: str) -> GradingJobFacts | None:
-        """Facts about a job, or None when it is gone or going."""
-        obj = self._cache.get(GRADING_JOB, name, namespace)
+    async def job(self, kind: str, name: str, namespace: str) -> JobFacts[Any] | None:
+        """Facts about a job of that kind, or None when it is gone or going."""
+        obj = self._cache.get(JOB_KINDS[kind], name, namespace)
         if obj is None or "deletionTimestamp" in obj["metadata"]:
             return None
-        job = reading.grading_job(obj)
-        live = self._cache.get(JOB, worker_name(name), namespace)
+        job = reading.job(obj)
+        live = self._cache.get(JOB, worker_name(name, kind), namespace)
         uid = job.metadata.uid
         worker = reading.worker(live) if live is not None and is_owned_by(live, uid) else None
         view = self._work.view(uid)
         judges, fallback, problem = await self._judges(job)
         nodes, now = tuple(self._cache.all(NODE)), self._clock.now()
-        pods = tuple(self._worker_pods(name, namespace, worker.uid if worker else ""))
-        return GradingJobFacts(
+        pods = tuple(self._worker_pods(job, worker.uid if worker else ""))
+        return JobFacts(
             obj=obj, job=job, ca_pem=self._authority.ca_pem, worker=worker,
             lost_pods=tuple(lost for pod in pods if (lost := reading.lost_pod(pod)) is not None),
             stranded_pods=reading.stranded_pods(pods, reading.away_nodes(nodes, now), now),
@@ -95,6 +95,7 @@ class Observer:
             simulated_nodes=reading.simulated_nodes(nodes), macs=reading.macs(nodes),
             holders=tuple(self._holders(uid)), contenders=tuple(self._contenders(uid)),
             sources=await self._digests(job, is_handed_over=view is not None),
+            runs=tuple(self._compared_runs(obj)),
             coordinator=CoordinatorFacts(self._work.is_synced, self._work.away_s, view, self._work.pushed(uid)),
             told=self._told.get(uid, Told()), takeover=self._takeover if self._ran_before(job) else "",
         )
@@ -118,7 +119,7 @@ class Observer:
         """A namespace that is being deleted takes nothing new: its jobs no longer contend for Macs."""
         (self._leaving.add if is_leaving else self._leaving.discard)(namespace)
 
-    def told(self, facts: GradingJobFacts) -> None:
+    def told(self, facts: JobFacts[Job]) -> None:
         """Remember what was told about a job."""
         view, old = facts.coordinator.view, facts.told
         self._told[facts.job.metadata.uid] = Told(
@@ -138,18 +139,24 @@ class Observer:
         self._sources.forget(uid)
         self._authority.forget_server(uid)
 
-    def _ran_before(self, job: GradingJob) -> bool:
+    def _ran_before(self, job: Job) -> bool:
         return reading.is_running_job(job) and job.status.start_time is not None and job.status.start_time < self._since
 
-    async def _digests(self, job: GradingJob, *, is_handed_over: bool) -> SourceFacts:
+    async def _digests(self, job: Job, *, is_handed_over: bool) -> SourceFacts:
         if is_handed_over or job.spec.run_policy.suspend or is_terminal(job.status.conditions):
             return SourceFacts()
         return await self._sources.resolve(job)
 
-    def _worker_pods(self, name: str, namespace: str, job_uid: str) -> Iterator[Object]:
-        for pod in self._cache.all(POD, namespace):
-            if reading.belongs(pod, "GradingJob", name) and is_owned_by(pod, job_uid):
+    def _worker_pods(self, job: Job, batch_uid: str) -> Iterator[Object]:
+        for pod in self._cache.all(POD, job.metadata.namespace):
+            if reading.belongs(pod, job.kind, job.metadata.name) and is_owned_by(pod, batch_uid):
                 yield pod
+
+    def _compared_runs(self, obj: Object) -> Iterator[ComparedRun]:
+        if obj["kind"] != "BenchmarkComparison":
+            return
+        for name in reading.compared_runs(obj):
+            yield reading.compared_run(name, self._cache.get(BENCHMARK_JOB, name, obj["metadata"]["namespace"]))
 
     def _holders(self, uid: str) -> Iterator[Holder]:
         """ModelServers of others that have, or will have, Macs."""
@@ -165,53 +172,54 @@ class Observer:
         owners = {
             ref["uid"] for o in self._cache.all(MODEL_SERVER) for ref in o["metadata"].get("ownerReferences") or ()
         }
-        for obj in self._cache.all(GRADING_JOB):
+        for obj in (*self._cache.all(GRADING_JOB), *self._cache.all(BENCHMARK_JOB)):
             if obj["metadata"]["uid"] in owners | {uid} or reading.is_out_of_contest(obj):
                 continue
             if obj["metadata"]["namespace"] in self._leaving:
                 continue
-            waiting = contender(reading.grading_job(obj))
+            waiting = contender(reading.job(obj))
             if waiting.need:
                 yield waiting
 
     async def _judges(
-        self, job: GradingJob
+        self, job: Job
     ) -> tuple[tuple[JudgeFacts, ...], tuple[ModelEndpoint, ...], Problem | None]:
         judges: list[JudgeFacts] = []
         problems: list[Problem] = []
-        for role, ref in judge_refs(job):
+        for role, ref in model_refs(job):
             facts, problem = await self._judge(job, role, ref)
             judges.append(facts)
             problems += [problem] if problem else []
         fallback: list[ModelEndpoint] = []
-        for endpoint in job.spec.models.fallback:
+        for endpoint in fallbacks(job):
             made, problem = await self._external(job.metadata.namespace, "fallback", endpoint)
             fallback += [made] if made else []
             problems += [problem] if problem else []
         return tuple(judges), tuple(fallback), problems[0] if problems else None
 
-    async def _judge(self, job: GradingJob, role: str, ref: ModelRef) -> tuple[JudgeFacts, Problem | None]:
+    async def _judge(self, job: Job, role: str, ref: ServerRef) -> tuple[JudgeFacts, Problem | None]:
         if ref.endpoint is not None:
             made, problem = await self._external(job.metadata.namespace, role, ref.endpoint)
             return JudgeFacts(role, endpoints=(made,) if made else ()), problem
         name = ref.model_server or template_name(job.metadata.name, role)
         obj = self._cache.get(MODEL_SERVER, name, job.metadata.namespace)
         if obj is None:
-            missing = Problem("ModelServerNotFound", f"models.{role}: there is no ModelServer {name} in this namespace")
-            return JudgeFacts(role, ServerFacts(name, is_ours=ref.template is not None)), (
+            said = f"{field_of(job, role)}: there is no ModelServer {name} in this namespace"
+            missing = Problem("ModelServerNotFound", said)
+            return JudgeFacts(role, ServerFacts(name, is_ours=template_of(ref) is not None)), (
                 missing if ref.model_server else None
             )
         served = [model.name for model in reading.model_server(obj).spec.models]
-        said = f"models.{role}.model: ModelServer {name} serves {', '.join(served)}, not {ref.model}"
+        said = f"{field_of(job, role)}.model: ModelServer {name} serves {', '.join(served)}, not {ref.model}"
         problem = Problem("ModelNotFound", said) if ref.model and ref.model not in served else None
         return JudgeFacts(role, await self._server(job, role, ref, obj)), problem
 
-    async def _server(self, job: GradingJob, role: str, ref: ModelRef, obj: Object) -> ServerFacts:
+    async def _server(self, job: Job, role: str, ref: ServerRef, obj: Object) -> ServerFacts:
         server, now = reading.model_server(obj), self._clock.now()
         model = ref.model or server.spec.models[0].name
         ready = find_condition(server.status.conditions, "Ready")
         is_ready = ready is not None and ready.status == "True"
-        is_ours = ref.template is not None and is_owned_by(obj, job.metadata.uid)
+        is_ours = template_of(ref) is not None and is_owned_by(obj, job.metadata.uid)
         known = server.status.endpoints or ()
         api_key = await self._authority.ensure_server(obj) if known else ""
         endpoints = tuple(

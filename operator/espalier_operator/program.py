@@ -13,7 +13,7 @@ from espalier_kit.artifacts import ArtifactStore
 from espalier_kit.clock import Clock, SystemClock, wait_or_stop
 from espalier_kit.errors import EspalierError, Forbidden, NotFound, Retryable
 from espalier_kube.client import Client, connect
-from espalier_kube.cluster import GRADING_JOB, MODEL_SERVER, POD
+from espalier_kube.cluster import MODEL_SERVER, POD
 from espalier_kube.lease import Election
 from espalier_operator import reading
 from espalier_operator.apply import Applier
@@ -25,12 +25,13 @@ from espalier_operator.handlers import WatchLoop
 from espalier_operator.health import HealthServer, LoopLag, Vitals
 from espalier_operator.metrics import Metrics
 from espalier_operator.observe import Observer
+from espalier_operator.plan.kinds import JOB_KINDS
 from espalier_operator.plan.modelserver import certificate_name
 from espalier_operator.plan.policies import read_templates
 from espalier_operator.queue import Key, WorkQueue
 from espalier_operator.reconcile import Reconciler
 from espalier_operator.report import Reporter
-from espalier_operator.routing import contest
+from espalier_operator.routing import open_jobs
 from espalier_operator.settings import OperatorSettings
 from espalier_operator.sources import SourceResolver
 from espalier_operator.watching import Intake
@@ -232,9 +233,9 @@ class _Leader:
                 self._add_server((server["metadata"]["namespace"], server["metadata"]["name"]))
 
     def _is_wanted(self, view: JobView) -> bool:
-        if view.kind != "GradingJob":
+        if view.kind not in JOB_KINDS:
             return True
-        obj = self._cache.get(GRADING_JOB, view.name, view.namespace)
+        obj = self._cache.get(JOB_KINDS[view.kind], view.name, view.namespace)
         return obj is not None and obj["metadata"]["uid"] == view.uid
 
     def _targets(self) -> Iterator[Target]:
@@ -250,12 +251,12 @@ class _Leader:
         self._queue.add(Key("ModelServer", *server))
 
     def _add_view(self, view: JobView) -> None:
-        if view.kind == "GradingJob":
-            self._queue.add(Key("GradingJob", view.namespace, view.name))
+        if view.kind in JOB_KINDS:
+            self._queue.add(Key(view.kind, view.namespace, view.name))
 
     def _add_jobs(self) -> None:
         """The coordinator came or went: look at every job now, and again when it has been away for a while."""
-        for key in contest(self._cache):
+        for key in open_jobs(self._cache):
             self._queue.add(key)
             self._queue.add_after(key, AWAY_RECHECK_S)
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from espalier_api.gradingjob import GradingJob
+from espalier_api.benchmarkjob import BenchmarkJob
 from espalier_api.meta import is_true
 from espalier_api.modelserver import ModelServer
 from espalier_api.names import METAL, NODE_KIND, OWNER_KIND, OWNER_NAME, SIMULATED
+from espalier_kit.artifacts import SCHEME
 from espalier_kit.errors import EXIT_STOPPED
 from espalier_kube.cluster import Object
 from espalier_kube.objects import condition, has_condition, label_value, parse_time
 from espalier_operator.plan.conditions import TERMINAL
-from espalier_operator.plan.facts import LostPod, MacFacts, ServerPod, StrandedPod, WorkerFacts
+from espalier_operator.plan.facts import ComparedRun, Job, LostPod, MacFacts, ServerPod, StrandedPod, WorkerFacts
+from espalier_operator.plan.kinds import JOB_KINDS, TYPES, model_refs, named_targets
 from espalier_operator.plan.workers import WORKERS_HASH
 
 
-def grading_job(obj: Object) -> GradingJob:
-    """Parse; the API server has checked it against the CRD."""
-    return GradingJob.model_validate({key: obj[key] for key in ("metadata", "spec", "status") if key in obj})
+def job(obj: Object) -> Job:
+    """Parse a job of any kind; the API server has checked it against the CRD."""
+    return TYPES[obj["kind"]].model_validate({key: obj[key] for key in ("metadata", "spec", "status") if key in obj})
 
 
 def model_server(obj: Object) -> ModelServer:
@@ -33,19 +35,19 @@ def belongs(obj: Object, kind: str, name: str) -> bool:
     return labels.get(OWNER_KIND) == kind and labels.get(OWNER_NAME) == label_value(name)
 
 
-def worker(job: Object) -> WorkerFacts:
+def worker(batch: Object) -> WorkerFacts:
     """The worker Job."""
-    spec, status = job["spec"], job.get("status") or {}
-    failed = condition(job, "Failed")
+    spec, status = batch["spec"], batch.get("status") or {}
+    failed = condition(batch, "Failed")
     failure = failed.get("message") or failed.get("reason") or "" if failed and failed["status"] == "True" else ""
     return WorkerFacts(
-        name=job["metadata"]["name"],
-        uid=job["metadata"]["uid"],
-        workers_hash=(job["metadata"].get("annotations") or {}).get(WORKERS_HASH, ""),
+        name=batch["metadata"]["name"],
+        uid=batch["metadata"]["uid"],
+        workers_hash=(batch["metadata"].get("annotations") or {}).get(WORKERS_HASH, ""),
         suspended=bool(spec.get("suspend")),
         replicas=int(spec.get("parallelism") or 0),
         active=int(status.get("active") or 0),
-        is_finished=has_condition(job, "Complete") or has_condition(job, "Failed"),
+        is_finished=has_condition(batch, "Complete") or has_condition(batch, "Failed"),
         failure=failure,
     )
 
@@ -129,21 +131,44 @@ def holder_label(server: Object) -> str:
     """Who holds a Mac, for a person."""
     meta = server["metadata"]
     for ref in meta.get("ownerReferences") or ():
-        if ref["kind"] == "GradingJob":
-            return f"GradingJob {meta['namespace']}/{ref['name']}"
+        if ref["kind"] in JOB_KINDS:
+            return f"{ref['kind']} {meta['namespace']}/{ref['name']}"
     return f"ModelServer {meta['namespace']}/{meta['name']}"
 
 
 def is_out_of_contest(job: Object) -> bool:
-    """Whether a GradingJob cannot want Macs now: ended, paused, cancelled or being deleted."""
+    """Whether a job cannot want Macs now: ended, paused, cancelled or being deleted."""
     policy = job["spec"].get("runPolicy") or {}
     conditions = (job.get("status") or {}).get("conditions") or ()
     ended = any(c["type"] in TERMINAL and c["status"] == "True" for c in conditions)
     return bool(ended or policy.get("suspend") or policy.get("cancel") or "deletionTimestamp" in job["metadata"])
 
 
-def is_running_job(job: GradingJob) -> bool:
-    """Whether a GradingJob has begun and not ended."""
+def names_server(job_: Object, server: str) -> bool:
+    """Whether a job asks that ModelServer by name."""
+    return any(ref.model_server == server for _, ref in model_refs(job(job_)))
+
+
+def compared_runs(comparison: Object) -> tuple[str, str]:
+    """The BenchmarkJobs that a BenchmarkComparison names."""
+    spec = comparison["spec"]
+    return spec["baseline"]["benchmarkJob"], spec["candidate"]["benchmarkJob"]
+
+
+def compared_run(name: str, obj: Object | None) -> ComparedRun:
+    """A BenchmarkJob as a comparison sees it; None: there is none of that name."""
+    if obj is None or not isinstance(found := job(obj), BenchmarkJob):
+        return ComparedRun(name)
+    status, uri = found.status, found.status.result_uri or ""
+    return ComparedRun(
+        name, exists=True, has_ended=any(is_true(status.conditions, t) for t in TERMINAL), phase=status.phase or "",
+        index=uri.removeprefix(SCHEME), targets=tuple(name for name, _ in named_targets(found)),
+        verdict=status.validity.verdict if status.validity is not None else "",
+    )
+
+
+def is_running_job(job: Job) -> bool:
+    """Whether a job has begun and not ended."""
     return job.status.start_time is not None and not any(is_true(job.status.conditions, t) for t in TERMINAL)
 
 

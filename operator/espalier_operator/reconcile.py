@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from espalier_api.gradingjob import GradingJobStatus
+from espalier_api.common import JobStatus
 from espalier_kit.clock import Clock
 from espalier_kit.errors import Conflict, EspalierError, Forbidden, Permanent, Retryable
 from espalier_kube.cluster import CSR, Cluster, Object
@@ -14,8 +14,10 @@ from espalier_operator import approver
 from espalier_operator.apply import Applier
 from espalier_operator.cache import Cache
 from espalier_operator.observe import Observer
-from espalier_operator.plan import gradingjob, modelserver
+from espalier_operator.plan import benchmarkcomparison, benchmarkjob, gradingjob, job, modelserver
 from espalier_operator.plan.conditions import Conditions, job_phase
+from espalier_operator.plan.facts import J, JobFacts
+from espalier_operator.plan.life import Life
 from espalier_operator.plan.outcome import Notice, Plan
 from espalier_operator.queue import Key
 from espalier_operator.report import Reporter
@@ -25,6 +27,11 @@ from espalier_operator.work import Work
 
 log = logging.getLogger(__name__)
 
+REFUSALS = frozenset({
+    "UnknownTemplate", "UnknownParameter", "MissingParameter", "InvalidParameter", "DependencyCycle",
+    "UnknownDependency", "PayloadTooLarge", "InvalidTask", "InvalidJob",
+})
+"""Reasons of the coordinator for not taking a job's tasks as they are written."""
 LEAVING_S = 15.0
 """When to look again at an object whose namespace is being deleted."""
 
@@ -47,19 +54,23 @@ class Reconciler:
         """Bring one object closer to its wish; returns in how many seconds to look again, or None."""
         match key.kind:
             case "GradingJob":
-                return await self._grading_job(key)
+                return await self._job(key, gradingjob.LIFE)
+            case "BenchmarkJob":
+                return await self._job(key, benchmarkjob.LIFE)
+            case "BenchmarkComparison":
+                return await self._job(key, benchmarkcomparison.LIFE)
             case "ModelServer":
                 return await self._model_server(key)
             case "CertificateSigningRequest":
                 await self._certificate(key)
         return None
 
-    async def _grading_job(self, key: Key) -> float | None:
-        facts = await self.observer.grading_job(key.name, key.namespace)
+    async def _job(self, key: Key, life: Life[J]) -> float | None:
+        facts: JobFacts[J] | None = await self.observer.job(key.kind, key.name, key.namespace)
         await self._forget_others(key, facts.job.metadata.uid if facts is not None else "")
         if facts is None:
             return None
-        plan = gradingjob.plan(facts, self.clock.now(), self.settings)
+        plan = job.plan(life, facts, self.clock.now(), self.settings)
         wait = await self._carry_out(facts.obj, plan)
         self.observer.told(facts)
         return wait
@@ -98,20 +109,22 @@ class Reconciler:
         taken = isinstance(error, Conflict) and error.reason == "NameTaken"
         if not (taken or isinstance(error, Permanent)):
             return plan
-        reason = "NameTaken" if taken else blame
+        reason = "NameTaken" if taken else error.reason if error.reason in REFUSALS else blame
         notice = Notice(reason, str(error), key="trouble", type="Warning")
-        if not isinstance(plan.status, GradingJobStatus):
+        if not isinstance(plan.status, JobStatus):
             return dataclasses.replace(plan, notices=(*plan.notices, notice))
         status = plan.status
         conditions = Conditions(status.conditions, self.clock.now(), status.observed_generation or 0)
         conditions.set("Progressing", "False", reason, str(error))
+        if reason in REFUSALS:
+            conditions.set("Accepted", "False", reason, str(error))
         result = conditions.result()
         changed = status.model_copy(update={"conditions": result, "phase": job_phase(result)})
         return dataclasses.replace(plan, status=changed, notices=(*plan.notices, notice))
 
     async def _forget_others(self, key: Key, uid: str) -> None:
         """Work of objects of that name that are gone."""
-        for view in self.work.views_named(key.namespace, key.name):
+        for view in self.work.views_named(key.kind, key.namespace, key.name):
             if view.uid != uid:
                 await self.work.forget(view.uid)
 

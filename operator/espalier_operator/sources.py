@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from espalier_api.common import Source
-from espalier_api.gradingjob import GradingJob
 from espalier_kit.artifacts import SCHEME, ArtifactStore
 from espalier_kit.digest import sha256
 from espalier_kit.errors import EspalierError, NotFound
 from espalier_kube.cluster import CONFIG_MAP, Cluster
 from espalier_kube.objects import config_map_bytes
-from espalier_operator.plan.facts import Problem, SourceFacts
+from espalier_operator.plan.facts import Job, Problem, SourceFacts
+from espalier_operator.plan.kinds import sources_of
 
 _CONFIG_MAP = "configmap://"
 
@@ -24,22 +24,22 @@ class SourceResolver:
         self._store_of = store_of
         self._known: dict[tuple[str, str], str] = {}
 
-    async def resolve(self, job: GradingJob) -> SourceFacts:
-        """Both digests, or the first problem."""
-        assignment = await self._digest(job, "assignment", job.spec.assignment)
-        if isinstance(assignment, Problem):
-            return SourceFacts(problem=assignment)
-        submissions = await self._digest(job, "submissions", job.spec.submissions)
-        if isinstance(submissions, Problem):
-            return SourceFacts(problem=submissions)
-        return SourceFacts(assignment, submissions)
+    async def resolve(self, job: Job) -> SourceFacts:
+        """All digests, or the first problem."""
+        digests: dict[str, str] = {}
+        for field, source in sources_of(job).items():
+            found = await self._digest(job, field, source)
+            if isinstance(found, Problem):
+                return SourceFacts(problem=found)
+            digests[field] = found
+        return SourceFacts(digests)
 
     def forget(self, uid: str) -> None:
         """The job is gone."""
         for key in [k for k in self._known if k[0] == uid]:
             del self._known[key]
 
-    async def _digest(self, job: GradingJob, field: str, source: Source) -> str | Problem:
+    async def _digest(self, job: Job, field: str, source: Source) -> str | Problem:
         key = (job.metadata.uid, field)
         if key not in self._known:
             found = await self._find(job.metadata.namespace, field, source)

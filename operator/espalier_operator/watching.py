@@ -14,7 +14,20 @@ from dataclasses import dataclass
 from espalier_api.names import OWNER_KIND
 from espalier_kit.clock import Clock, wait_or_stop
 from espalier_kit.errors import EspalierError
-from espalier_kube.cluster import CSR, DEPLOYMENT, GRADING_JOB, JOB, MODEL_SERVER, NODE, POD, Cluster, Kind, Object
+from espalier_kube.cluster import (
+    BENCHMARK_COMPARISON,
+    BENCHMARK_JOB,
+    CSR,
+    DEPLOYMENT,
+    GRADING_JOB,
+    JOB,
+    MODEL_SERVER,
+    NODE,
+    POD,
+    Cluster,
+    Kind,
+    Object,
+)
 from espalier_kube.signing import SERVING_SIGNER
 from espalier_operator.cache import Cache
 from espalier_operator.queue import Key
@@ -38,6 +51,8 @@ WATCHED = (
     Selection(NODE),
     Selection(MODEL_SERVER),
     Selection(GRADING_JOB),
+    Selection(BENCHMARK_JOB),
+    Selection(BENCHMARK_COMPARISON),
     Selection(JOB, labels=OWNER_KIND),
     Selection(DEPLOYMENT, labels=OWNER_KIND),
     Selection(POD, labels=OWNER_KIND),

@@ -54,9 +54,9 @@ class Work:
         """The last view of a job."""
         return self._views.get(uid)
 
-    def views_named(self, namespace: str, name: str) -> tuple[JobView, ...]:
+    def views_named(self, kind: str, namespace: str, name: str) -> tuple[JobView, ...]:
         """Views of all jobs that had that name; more than one where an object was deleted and made again."""
-        return tuple(v for v in self._views.values() if (v.namespace, v.name) == (namespace, name))
+        return tuple(v for v in self._views.values() if (v.kind, v.namespace, v.name) == (kind, namespace, name))
 
     @property
     def away_s(self) -> float | None:
@@ -73,6 +73,8 @@ class Work:
         try:
             view = await (self._port.submit(action) if isinstance(action, JobRequest) else self._port.update(action))
         except NotFound:
+            if isinstance(action, JobRequest):
+                raise  # of what it names, e.g. its template
             self._views.pop(action.uid, None)
             raise Retryable(f"the coordinator does not know job {action.uid}; it is handed over again") from None
         except Retryable as error:

@@ -81,7 +81,7 @@ class Operator:
 @pytest.fixture(scope="module")
 def system(control_plane: Cluster) -> str:
     """A namespace for the operator, with the CRDs there."""
-    for name in ("gradingjobs", "modelservers"):
+    for name in ("gradingjobs", "benchmarkjobs", "benchmarkcomparisons", "modelservers"):
         apply(control_plane.kubeconfig, list(yaml.safe_load_all((ROOT / f"crds/{name}.yaml").read_text())))
     name = f"system-{secrets.token_hex(3)}"
     apply(control_plane.kubeconfig, [typed(Kind("", "v1", "Namespace", "namespaces"), metadata(name, None))])

@@ -9,6 +9,8 @@ from espalier_kit.clock import ManualClock
 from espalier_kit.digest import sha256
 from espalier_kit.errors import EspalierError
 from espalier_kube.cluster import (
+    BENCHMARK_COMPARISON,
+    BENCHMARK_JOB,
     DEPLOYMENT,
     EVENT,
     GRADING_JOB,
@@ -26,10 +28,11 @@ from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
 from espalier_operator.fence import FencedCluster
 from espalier_operator.observe import Observer
+from espalier_operator.plan.kinds import JOB_KINDS
 from espalier_operator.queue import Key, WorkQueue
 from espalier_operator.reconcile import Reconciler
 from espalier_operator.report import Reporter
-from espalier_operator.routing import contest
+from espalier_operator.routing import open_jobs
 from espalier_operator.settings import OperatorSettings
 from espalier_operator.sources import SourceResolver
 from espalier_operator.watching import Intake
@@ -58,6 +61,18 @@ def grading_job(name: str = "week-1", **spec: Any) -> Object:
         "models": {"code": judge, "feedback": judge}, **spec,
     }
     return typed(GRADING_JOB, metadata(name, NAMESPACE), spec=body)
+
+
+def benchmark_job(name: str = "load-1", **spec: Any) -> Object:
+    """One template target under a small load, unless `spec` says otherwise."""
+    target = {"template": {"models": [MODEL], "replicas": 1, "placement": "mlx"}}
+    body = {"targets": [target], "load": {"pattern": "constant", "rate": 2, "durationSeconds": 5}}
+    return typed(BENCHMARK_JOB, metadata(name, NAMESPACE), spec={**body, **spec})
+
+
+def comparison(name: str = "gate", **spec: Any) -> Object:
+    body = {"baseline": {"benchmarkJob": "before"}, "candidate": {"benchmarkJob": "after"}}
+    return typed(BENCHMARK_COMPARISON, metadata(name, NAMESPACE), spec={**body, **spec})
 
 
 class Memory:
@@ -170,13 +185,13 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         """Let time pass: delayed keys become due, every object is looked at again."""
         await self.clock.advance(seconds)
-        for kind in (GRADING_JOB, MODEL_SERVER):
+        for kind in (*JOB_KINDS.values(), MODEL_SERVER):
             for obj in self.cache.all(kind):
                 self.queue.add(Key(kind.kind, NAMESPACE, obj["metadata"]["name"]))
         await self.settle()
 
-    async def job(self, name: str = "week-1") -> Object:
-        return await self.cluster.get(GRADING_JOB, name, NAMESPACE)
+    async def job(self, name: str = "week-1", kind: Kind = GRADING_JOB) -> Object:
+        return await self.cluster.get(kind, name, NAMESPACE)
 
     async def names(self, kind: Kind) -> list[str]:
         return [o["metadata"]["name"] for o in (await self.cluster.list(kind, NAMESPACE)).items]
@@ -184,8 +199,8 @@ class World:
     async def events(self, reason: str) -> list[Object]:
         return [e for e in (await self.cluster.list(EVENT)).items if e["reason"] == reason]
 
-    async def edit(self, name: str, **spec: Any) -> None:
-        await self.cluster.patch(GRADING_JOB, name, NAMESPACE, {"spec": spec})
+    async def edit(self, name: str, *, kind: Kind = GRADING_JOB, **spec: Any) -> None:
+        await self.cluster.patch(kind, name, NAMESPACE, {"spec": spec})
         await self.settle()
 
     async def server_pods(self, server: str) -> list[Object]:
@@ -211,7 +226,7 @@ class World:
     async def _run_pods(self) -> bool:
         """Deployments and Jobs get their pods; pods run at once on the first free Mac, or on Linux."""
         moved = False
-        for kind, component in ((DEPLOYMENT, "ModelServer"), (JOB, "GradingJob")):
+        for kind, component in ((DEPLOYMENT, "ModelServer"), (JOB, "Job")):
             for owner in (await self.cluster.list(kind, labels=OWNER_KIND)).items:
                 wished = _wished_pods(owner)
                 have = [p for p in (await self.cluster.list(POD, NAMESPACE)).items if _is_of(p, owner)]
@@ -238,10 +253,10 @@ class World:
             await self.cluster.patch(POD, name, NAMESPACE, {"status": status}, subresource="status")
 
     def _view(self, view: JobView) -> None:
-        self.queue.add(Key("GradingJob", view.namespace, view.name))
+        self.queue.add(Key(view.kind, view.namespace, view.name))
 
     def _away(self) -> None:
-        for key in contest(self.cache):
+        for key in open_jobs(self.cache):
             self.queue.add(key)
 
 

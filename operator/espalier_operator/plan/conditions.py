@@ -11,7 +11,10 @@ from espalier_api.meta import Condition, find_condition, is_true, set_condition
 TERMINAL = ("Complete", "Failed", "Cancelled")
 State = Literal["True", "False", "Unknown"]
 
-_WAITING = {"WaitingForNodes": "Waiting", "Admitting": "Admitting", "Starting": "Starting", "Running": "Running"}
+_WAITING = {
+    "WaitingForNodes": "Waiting", "WaitingForRuns": "Waiting", "Admitting": "Admitting", "Starting": "Starting",
+    "Running": "Running",
+}
 
 
 @dataclass(slots=True)
@@ -52,6 +55,6 @@ def job_phase(conditions: tuple[Condition, ...]) -> str:
     if is_true(conditions, "Suspended"):
         return "Suspended"
     progressing = find_condition(conditions, "Progressing")
-    if progressing is not None and progressing.reason == "CancelledByUser":
+    if progressing is not None and progressing.reason in ("CancelledByUser", "DeadlineExceeded"):
         return "Cancelling"
     return _WAITING.get(progressing.reason, "Pending") if progressing is not None else "Pending"

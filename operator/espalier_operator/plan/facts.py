@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Generic, TypeVar
 
+from espalier_api.benchmarkcomparison import BenchmarkComparison
+from espalier_api.benchmarkjob import BenchmarkJob
 from espalier_api.gradingjob import GradingJob
 from espalier_api.modelserver import ModelServer
 from espalier_kit.execution import ModelEndpoint
 from espalier_kube.cluster import Object
 from espalier_rpc.views import JobView
+
+Job = GradingJob | BenchmarkJob | BenchmarkComparison
+J_co = TypeVar("J_co", bound=Job, covariant=True)
+J = TypeVar("J", bound=Job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class StrandedPod:
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """A ModelServer that a judge wants, as it is; `exists` False where it is only wished."""
+    """A ModelServer that a job asks, as it is; `exists` False where it is only wished."""
 
     name: str
     exists: bool = False
@@ -72,7 +80,7 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class JudgeFacts:
-    """One judge's servers: a ModelServer (named or from a template), or fixed endpoints."""
+    """One role's servers (a judge's, a target's): a ModelServer (named or from a template), or fixed endpoints."""
 
     role: str
     server: ServerFacts | None = None
@@ -80,7 +88,7 @@ class JudgeFacts:
 
     @property
     def all_endpoints(self) -> tuple[ModelEndpoint, ...]:
-        """Every endpoint of this judge, ready or not."""
+        """Every endpoint of this role, ready or not."""
         return self.server.endpoints if self.server is not None else self.endpoints
 
 
@@ -103,21 +111,21 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Contender:
-    """A GradingJob that wants Macs, in the order in which jobs get them: priority, age, name."""
+    """A job that wants Macs, in the order in which jobs get them: priority, age, name."""
 
     minus_priority: int
     created: datetime
     namespace: str
     name: str
     need: int = field(compare=False)
+    kind: str = "GradingJob"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """Digests of the two sources, or why there is none (yet)."""
+    """Digests of a job's sources by field, or why there is none (yet)."""
 
-    assignment: str = ""
-    submissions: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
     problem: Problem | None = None
 
 
@@ -142,11 +150,27 @@ class CoordinatorFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class GradingJobFacts:
-    """Everything `plan.gradingjob` decides from."""
+class ComparedRun:
+    """A BenchmarkJob that a comparison names, as it is now."""
+
+    name: str
+    exists: bool = False
+    has_ended: bool = False
+    phase: str = ""
+    index: str = ""
+    """sha256 of its report's index; empty where it has none (yet)."""
+    targets: tuple[str, ...] = ()
+    """Names of its targets, in order."""
+    verdict: str = ""
+    """Valid or Invalid, once it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts(Generic[J_co]):
+    """Everything that the plan of a job decides from, of whatever kind."""
 
     obj: Object
-    job: GradingJob
+    job: J_co
     ca_pem: str
     worker: WorkerFacts | None = None
     lost_pods: tuple[LostPod, ...] = ()
@@ -160,10 +184,17 @@ class GradingJobFacts:
     """Other jobs that wait for Macs."""
     sources: SourceFacts = SourceFacts()
     reference_problem: Problem | None = None
+    runs: tuple[ComparedRun, ...] = ()
+    """Of a comparison: baseline and candidate."""
     coordinator: CoordinatorFacts = CoordinatorFacts()
     told: Told = Told()
     takeover: str = ""
     """Who held the operator's Lease before this process, if somebody else did."""
+
+
+GradingJobFacts = JobFacts[GradingJob]
+BenchmarkJobFacts = JobFacts[BenchmarkJob]
+ComparisonFacts = JobFacts[BenchmarkComparison]
 
 
 @dataclass(frozen=True, slots=True)

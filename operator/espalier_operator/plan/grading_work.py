@@ -1,15 +1,14 @@
-"""The work that a GradingJob wishes at the coordinator: hand over, pause, go on, new endpoints, cancel."""
+"""The work that a GradingJob hands over, and when it may run: while judges answer."""
 
 from __future__ import annotations
 
 from espalier_api.modelref import ModelRef
 from espalier_api.tasks import GradingSettings, JudgeSettings
 from espalier_kit.execution import TaskSpec
-from espalier_operator.plan.ending import ADMIT
 from espalier_operator.plan.facts import GradingJobFacts
-from espalier_operator.plan.models import endpoints, endpoints_digest, is_answering, shares_hardware
-from espalier_operator.plan.outcome import WorkAction
-from espalier_rpc.views import JobRequest, JobUpdate
+from espalier_operator.plan.grading_ending import ADMIT
+from espalier_operator.plan.models import endpoints, is_answering, shares_hardware
+from espalier_rpc.views import JobRequest
 
 ADMIT_KEY = "admit"
 
@@ -19,51 +18,23 @@ def is_judged(facts: GradingJobFacts) -> bool:
     return all(is_answering(judge) for judge in facts.judges)
 
 
-def is_idle(facts: GradingJobFacts) -> bool:
-    """Whether no task runs, as far as we can know."""
-    view = facts.coordinator.view
-    if view is None or facts.coordinator.away_s is not None or view.is_final:
-        return True
-    return view.state == "suspended" and view.counts.running == 0
+def goes(facts: GradingJobFacts) -> bool:
+    """A running job goes on while any server answers (the judges fail over); with none left it pauses.
 
-
-def stopping_work(facts: GradingJobFacts, *, cancel: bool = False) -> tuple[WorkAction, ...]:
-    """Pause or cancel what the coordinator has of this job."""
-    view = facts.coordinator.view
-    if view is None or view.is_final or view.state == "cancelling":
-        return ()
-    if cancel:
-        return (JobUpdate(view.uid, cancel=True),)
-    return (JobUpdate(view.uid, suspended=True),) if view.state == "running" else ()
-
-
-def running_work(facts: GradingJobFacts) -> tuple[WorkAction, ...]:
-    """Hand the job over once both judges answer; later keep endpoints, priority and pausing as they should be.
-
-    A running job goes on while any server answers (the judges fail over); with none left it pauses, and starts again
-    when both answer, or when the missing one has been away so long that waiting for it helps nobody.
+    It starts again when both answer, or when the missing one has been away so long that waiting for it helps nobody.
     """
     view = facts.coordinator.view
-    if view is None:
-        return (_submission(facts),) if is_judged(facts) else ()
-    if view.is_final or view.state == "cancelling":
-        return ()
-    wished = endpoints(facts)
-    goes = _some_answer(facts) if view.state == "running" else is_judged(facts) or _waited_enough(facts)
-    priority = facts.job.spec.run_policy.priority
-    update = JobUpdate(
-        view.uid,
-        priority=priority if priority != view.priority else None,
-        suspended=None if goes == (view.state == "running") else not goes,
-        endpoints=wished if endpoints_digest(wished) != facts.coordinator.pushed else None,
-    )
-    return () if update == JobUpdate(view.uid) else (update,)
+    if view is not None and view.state == "running":
+        return _some_answer(facts)
+    return is_judged(facts) or _waited_enough(facts)
 
 
-def _submission(facts: GradingJobFacts) -> JobRequest:
+def submission(facts: GradingJobFacts) -> JobRequest:
+    """One task: `grading.admit` knows what the others are."""
     job, policy = facts.job, facts.job.spec.run_policy
+    digests = facts.sources.digests
     settings = GradingSettings(
-        assignment=facts.sources.assignment, submissions=facts.sources.submissions, scale_points=job.spec.scale.points,
+        assignment=digests["assignment"], submissions=digests["submissions"], scale_points=job.spec.scale.points,
         code=_judge(job.spec.models.code), feedback=_judge(job.spec.models.feedback), execution=job.spec.execution,
         targets=job.spec.performance.targets, shared_hardware=shares_hardware(facts),
     )

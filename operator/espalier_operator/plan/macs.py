@@ -41,7 +41,7 @@ def _too_few(need: int, macs: MacFacts) -> str:
 
 def _busy(need: int, free: int, holders: tuple[Holder, ...], ahead: list[Contender]) -> str:
     held = ", ".join(f"{label} holds {count}" for label, count in sorted(_by_label(holders).items()))
-    queue = ", ".join(f"GradingJob {o.namespace}/{o.name} waits ahead for {o.need}" for o in ahead)
+    queue = ", ".join(f"{o.kind} {o.namespace}/{o.name} waits ahead for {o.need}" for o in ahead)
     return "; ".join(part for part in (f"needs {_macs(need)}, {max(free, 0)} free", held, queue) if part)
 
 

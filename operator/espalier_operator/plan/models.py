@@ -1,33 +1,37 @@
-"""A job's judges: ModelServers from templates, the endpoints that are pushed to the coordinator, who is away."""
+"""A job's models: ModelServers from templates, the endpoints that are pushed to the coordinator, who is away."""
 
 from __future__ import annotations
 
-from espalier_api.gradingjob import GradingJob
-from espalier_api.modelref import ModelRef
+from espalier_api.modelref import template_of
 from espalier_api.modelserver import ModelServerSpec
 from espalier_kit.digest import value_digest
 from espalier_kit.execution import ModelEndpoint
 from espalier_kube.cluster import MODEL_SERVER, Object
 from espalier_kube.objects import metadata, owner_labels, typed
-from espalier_operator.plan.facts import GradingJobFacts, JudgeFacts, ServerFacts
+from espalier_operator.plan.facts import Contender, Job, JobFacts, JudgeFacts, ServerFacts
+from espalier_operator.plan.kinds import model_refs
 from espalier_operator.plan.outcome import Deletion
 
-ROLES = ("code", "feedback")
-
-
-def judge_refs(job: GradingJob) -> tuple[tuple[str, ModelRef], ...]:
-    """Both judges with their roles."""
-    return tuple(zip(ROLES, (job.spec.models.code, job.spec.models.feedback), strict=True))
+_JUDGES = ("code", "feedback", "judge")
 
 
 def template_name(job: str, role: str) -> str:
-    """The name of the ModelServer that a job puts on the Macs for one judge."""
+    """The name of the ModelServer that a job puts on the Macs for one role."""
     return f"{job}-{role}"
 
 
-def macs_needed(job: GradingJob) -> int:
+def macs_needed(job: Job) -> int:
     """Macs that the job's templates occupy."""
-    return sum(macs_of(ref.template) for _, ref in judge_refs(job) if ref.template is not None)
+    return sum(macs_of(template) for _, ref in model_refs(job) if (template := template_of(ref)) is not None)
+
+
+def contender(job: Job) -> Contender:
+    """The job's place among those that want Macs."""
+    meta, policy = job.metadata, job.spec.run_policy
+    assert meta.creation_timestamp is not None, "the API server sets it"
+    return Contender(
+        -policy.priority, meta.creation_timestamp, meta.namespace, meta.name, macs_needed(job), kind=job.kind
+    )
 
 
 def macs_of(spec: ModelServerSpec) -> int:
@@ -35,21 +39,21 @@ def macs_of(spec: ModelServerSpec) -> int:
     return spec.replicas if spec.placement == "mlx" else 0
 
 
-def template_children(facts: GradingJobFacts) -> tuple[Object, ...]:
+def template_children(facts: JobFacts[Job]) -> tuple[Object, ...]:
     """The ModelServers that the job itself wishes."""
     name, namespace = facts.job.metadata.name, facts.job.metadata.namespace
-    labels = owner_labels("model-server", kind="GradingJob", name=name)
+    labels = owner_labels("model-server", kind=facts.job.kind, name=name)
     return tuple(
         typed(
             MODEL_SERVER, metadata(template_name(name, role), namespace, labels=labels, owner=facts.obj),
-            spec=ref.template.wire(),
+            spec=template.wire(),
         )
-        for role, ref in judge_refs(facts.job)
-        if ref.template is not None
+        for role, ref in model_refs(facts.job)
+        if (template := template_of(ref)) is not None
     )
 
 
-def template_deletions(facts: GradingJobFacts) -> tuple[Deletion, ...]:
+def template_deletions(facts: JobFacts[Job]) -> tuple[Deletion, ...]:
     """The job's own ModelServers that still stand."""
     namespace = facts.job.metadata.namespace
     return tuple(
@@ -57,12 +61,12 @@ def template_deletions(facts: GradingJobFacts) -> tuple[Deletion, ...]:
     )
 
 
-def own_servers(facts: GradingJobFacts) -> tuple[ServerFacts, ...]:
+def own_servers(facts: JobFacts[Job]) -> tuple[ServerFacts, ...]:
     """ModelServers made from the job's templates."""
     return tuple(j.server for j in facts.judges if j.server is not None and j.server.is_ours)
 
 
-def endpoints(facts: GradingJobFacts) -> tuple[ModelEndpoint, ...]:
+def endpoints(facts: JobFacts[Job]) -> tuple[ModelEndpoint, ...]:
     """All endpoints of the job by role, ready or not, the fallback last."""
     return (*(e for judge in facts.judges for e in judge.all_endpoints), *facts.fallback)
 
@@ -75,23 +79,29 @@ def endpoints_digest(wished: tuple[ModelEndpoint, ...]) -> str:
 
 
 def is_answering(judge: JudgeFacts) -> bool:
-    """Whether some endpoint of this judge is ready."""
+    """Whether some endpoint of this role is ready."""
     return any(e.ready for e in judge.all_endpoints)
 
 
-def servers_down(facts: GradingJobFacts) -> tuple[str, ...]:
-    """A clause for each judge whose own endpoints do not all answer."""
+def servers_down(facts: JobFacts[Job]) -> tuple[str, ...]:
+    """A clause for each role that nobody answers for."""
     return tuple(_down(judge) for judge in facts.judges if not is_answering(judge))
 
 
 def _down(judge: JudgeFacts) -> str:
     if judge.server is None:
-        return f"the {judge.role} judge's endpoint does not answer"
+        return f"the endpoint of {_called(judge.role)} does not answer"
     why = f" ({judge.server.why_not_ready})" if judge.server.why_not_ready else ""
-    return f"ModelServer {judge.server.name} of the {judge.role} judge does not answer{why}"
+    return f"ModelServer {judge.server.name} of {_called(judge.role)} does not answer{why}"
 
 
-def shares_hardware(facts: GradingJobFacts) -> bool:
-    """Whether the judges' servers run on simulated Macs, which share one machine's cores."""
+def _called(role: str) -> str:
+    if role not in _JUDGES:
+        return role
+    return "the judge" if role == "judge" else f"the {role} judge"
+
+
+def shares_hardware(facts: JobFacts[Job]) -> bool:
+    """Whether the job's servers run on simulated Macs, which share one machine's cores."""
     nodes = {e.node for judge in facts.judges for e in judge.all_endpoints if e.node}
     return bool(nodes) and nodes <= facts.simulated_nodes

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from espalier_api.meta import find_condition
 from espalier_api.modelserver import ModelEndpoint, ModelServer, ModelServerStatus
-from espalier_api.names import METAL, MLX_TAINT, NODE_KIND
+from espalier_api.names import METAL, NODE_KIND
 from espalier_kube.cluster import Object
 from espalier_kube.objects import (
     container_security,
@@ -22,13 +22,12 @@ from espalier_kube.objects import (
 from espalier_operator.plan.conditions import Conditions
 from espalier_operator.plan.facts import ModelServerFacts, ServerPod
 from espalier_operator.plan.outcome import Burial, Notice, Plan
-from espalier_operator.plan.pods import KEY_DIR, NODE_PATIENCE_S, TLS_DIR, with_overrides
+from espalier_operator.plan.pods import KEY_DIR, NODE_PATIENCE_S, TLS_DIR, mac_tolerations, with_overrides
 from espalier_operator.plan.quantity import parse_bytes
 from espalier_operator.settings import OperatorSettings
 
 PORT = 8100
 GRACE_S = 15
-AWAY_TOLERATION_S = 30
 RECHECK_S = 10.0
 LOAD_TRIES = 300
 """Start-up probes two seconds apart: a large model may take ten minutes to load."""
@@ -117,7 +116,7 @@ def _template(server: ModelServer, labels: dict[str, str], settings: OperatorSet
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_S,
         "nodeSelector": {NODE_KIND: server.spec.placement},
-        "tolerations": _tolerations() if is_mac else [],
+        "tolerations": mac_tolerations() if is_mac else [],
         "securityContext": pod_security(uid=None) if is_mac else pod_security(),
         "containers": [container],
         "volumes": [
@@ -141,12 +140,6 @@ def _environment(server: ModelServer) -> list[Object]:
         field_env(f"{prefix}HOST", "status.podIP"),
         field_env(f"{prefix}NODE", "spec.nodeName"),
     ]
-
-
-def _tolerations() -> list[Object]:
-    away = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-    patience = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": AWAY_TOLERATION_S}
-    return [{"key": MLX_TAINT, "operator": "Exists"}, *({"key": key, **patience} for key in away)]
 
 
 def _probe(path: str, *, period: int, failures: int) -> Object:

@@ -1,22 +1,22 @@
-"""Events of a GradingJob: what was lost and who came back, transitions of conditions."""
+"""Events of a job: what was lost and who came back, transitions of conditions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from espalier_api.gradingjob import GradingJobStatus
+from espalier_api.common import JobStatus
 from espalier_api.meta import Condition, find_condition
 from espalier_operator.plan.conditions import TERMINAL
-from espalier_operator.plan.facts import GradingJobFacts
+from espalier_operator.plan.facts import Job, JobFacts
 from espalier_operator.plan.outcome import Notice
 
 
-def notices(facts: GradingJobFacts, wished: GradingJobStatus) -> tuple[Notice, ...]:
+def notices(facts: JobFacts[Job], wished: JobStatus) -> tuple[Notice, ...]:
     """Everything to tell about this step."""
     return (*_losses(facts), *_restarts(facts), *_transitions(facts.job.status.conditions, wished.conditions))
 
 
-def _losses(facts: GradingJobFacts) -> Iterator[Notice]:
+def _losses(facts: JobFacts[Job]) -> Iterator[Notice]:
     for pod in facts.lost_pods:
         yield Notice(
             "WorkerLost", f"worker pod {pod.name} ended: {pod.why}; its tasks go to another worker", key=pod.uid,
@@ -29,7 +29,7 @@ def _losses(facts: GradingJobFacts) -> Iterator[Notice]:
         yield Notice("WorkerLost", said, key="lease", type="Warning")
 
 
-def _restarts(facts: GradingJobFacts) -> Iterator[Notice]:
+def _restarts(facts: JobFacts[Job]) -> Iterator[Notice]:
     view = facts.coordinator.view
     if view is None or view.is_final:
         return

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from espalier_api.common import PodOverrides
-from espalier_api.names import CA_SECRET, COORDINATOR_AUDIENCE, MANAGED_BY
+from espalier_api.names import CA_SECRET, COORDINATOR_AUDIENCE, MANAGED_BY, MLX_TAINT
 from espalier_kube.cluster import Object
 from espalier_kube.objects import config_map, metadata, value_env
 
 NODE_PATIENCE_S = 45.0
 """A restarting agent adopts its processes; after this long its pods are given up."""
+AWAY_TOLERATION_S = 30
 TOKEN_SECONDS = 3600
 TOKEN_DIR = "/var/run/secrets/espalier"
 CA_FILE = "/var/run/secrets/espalier/ca/ca.crt"
@@ -28,6 +29,13 @@ def credentials_volume() -> Object:
     token = {"audience": COORDINATOR_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
     authority = {"name": CA_SECRET, "items": [{"key": "ca.crt", "path": "ca/ca.crt"}]}
     return {"name": "credentials", "projected": {"sources": [{"serviceAccountToken": token}, {"configMap": authority}]}}
+
+
+def mac_tolerations() -> list[Object]:
+    """Pods of Macs stay a while when the node is silent: its agent adopts them when it comes back."""
+    away = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    patience = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": AWAY_TOLERATION_S}
+    return [{"key": MLX_TAINT, "operator": "Exists"}, *({"key": key, **patience} for key in away)]
 
 
 def with_overrides(template: Object, overrides: PodOverrides | None) -> Object:

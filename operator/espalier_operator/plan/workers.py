@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from espalier_api.benchmarkjob import BenchmarkJob
 from espalier_api.common import Workers
-from espalier_api.gradingjob import GradingJob
 from espalier_api.names import NODE_KIND
 from espalier_kit.digest import value_digest
 from espalier_kube.cluster import JOB, Object
@@ -19,9 +19,17 @@ from espalier_kube.objects import (
     service_account,
     value_env,
 )
-from espalier_operator.plan.facts import Problem, WorkerFacts
+from espalier_operator.plan.facts import Job, Problem, WorkerFacts
+from espalier_operator.plan.kinds import worker_name, workers_of
 from espalier_operator.plan.outcome import Change, Deletion
-from espalier_operator.plan.pods import CA_FILE, TOKEN_DIR, authority_config_map, credentials_volume, with_overrides
+from espalier_operator.plan.pods import (
+    CA_FILE,
+    TOKEN_DIR,
+    authority_config_map,
+    credentials_volume,
+    mac_tolerations,
+    with_overrides,
+)
 from espalier_operator.settings import OperatorSettings
 
 WORKERS_HASH = "espalier.dev/workers-hash"
@@ -30,50 +38,44 @@ PORT = 8082
 GRACE_S = 30
 
 
-def worker_name(job: str) -> str:
-    """The name of a job's Indexed Job and ServiceAccount."""
-    return f"{job}-worker"
-
-
 def workers_hash(workers: Workers) -> str:
     """Changes when the pods themselves must change; `replicas` may change in place."""
     return value_digest({"capacity": workers.capacity, "pod": workers.pod.wire() if workers.pod else {}})[:16]
 
 
 def worker_children(
-    obj: Object, job: GradingJob, *, settings: OperatorSettings, ca_pem: str, suspend: bool, live: WorkerFacts | None
+    obj: Object, job: Job, *, settings: OperatorSettings, ca_pem: str, suspend: bool, live: WorkerFacts | None
 ) -> tuple[Object, ...]:
     """What must exist for the workers. A Job that exists is changed by `worker_changes`, never applied again.
 
     A shared pool's workers are there already: the chart makes them, and an autoscaler or a person says how many.
     """
-    if job.spec.workers.pool is not None:
+    workers = workers_of(job)
+    if workers.pool is not None:
         return ()
-    name, namespace = worker_name(job.metadata.name), job.metadata.namespace
-    labels = owner_labels("worker", kind="GradingJob", name=job.metadata.name)
+    name, namespace = worker_name(job.metadata.name, job.kind), job.metadata.namespace
+    labels = owner_labels("worker", kind=job.kind, name=job.metadata.name)
     account = service_account(metadata(name, namespace, labels=labels, owner=obj))
     children = (authority_config_map(namespace, ca_pem), account)
     if live is not None:
         return children
-    annotations = {WORKERS_HASH: workers_hash(job.spec.workers)}
+    annotations = {WORKERS_HASH: workers_hash(workers)}
     meta = metadata(name, namespace, labels=labels, annotations=annotations, owner=obj)
-    template = with_overrides(_template(job, labels, settings), job.spec.workers.pod)
-    made = indexed_job(
-        meta, replicas=job.spec.workers.replicas, suspend=suspend, template=template
-    )
+    template = with_overrides(_template(job, labels, settings), workers.pod)
+    made = indexed_job(meta, replicas=workers.replicas, suspend=suspend, template=template)
     return (*children, made)
 
 
 def worker_changes(
-    job: GradingJob, live: WorkerFacts | None, *, suspend: bool
+    job: Job, live: WorkerFacts | None, *, suspend: bool
 ) -> tuple[tuple[Change, ...], tuple[Deletion, ...]]:
     """How the existing Job follows: in place where Kubernetes allows it, else it goes and is made again."""
-    namespace, replicas = job.metadata.namespace, job.spec.workers.replicas
+    namespace, replicas = job.metadata.namespace, workers_of(job).replicas
     if live is None or (live.is_finished and (suspend or live.failure)):
         return (), ()
     if live.is_finished:  # the coordinator dismissed its workers, but there is work again
         return (), (Deletion(JOB, live.name, namespace, live.uid),)
-    if live.workers_hash != workers_hash(job.spec.workers):
+    if live.workers_hash != workers_hash(workers_of(job)):
         return (), (Deletion(JOB, live.name, namespace, live.uid),)
     if (live.suspended, live.replicas) == (suspend, replicas):
         return (), ()
@@ -82,16 +84,21 @@ def worker_changes(
     return (Change(JOB, live.name, namespace, patch),), ()
 
 
-def pool_problem(job: GradingJob, pools: Collection[str]) -> Problem | None:
+def pool_problem(job: Job, pools: Collection[str]) -> Problem | None:
     """Why no worker can ever come for the job; `pools` are those that the platform has."""
-    wanted = job.spec.workers.pool
+    wanted = workers_of(job).pool
     if wanted is None or wanted in pools:
         return None
     there = f"the pools are {', '.join(sorted(pools))}" if pools else "the platform has no pools"
-    return Problem("UnknownPool", f"workers.pool: there is no worker pool {wanted}; {there}")
+    return Problem("UnknownPool", f"{_field(job)}.pool: there is no worker pool {wanted}; {there}")
 
 
-def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSettings) -> Object:
+def _field(job: Job) -> str:
+    return "generators" if isinstance(job, BenchmarkJob) else "workers"
+
+
+def _template(job: Job, labels: dict[str, str], settings: OperatorSettings) -> Object:
+    is_mac = isinstance(job, BenchmarkJob) and job.spec.generators.placement == "mlx"
     container: Object = {
         "name": "worker",
         "image": settings.worker_image,
@@ -106,21 +113,21 @@ def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSetting
         ],
     }
     spec: Object = {
-        "serviceAccountName": worker_name(job.metadata.name),
+        "serviceAccountName": worker_name(job.metadata.name, job.kind),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_S,
-        "nodeSelector": {NODE_KIND: "linux"},
-        "tolerations": [],
-        "securityContext": pod_security(),
+        "nodeSelector": {NODE_KIND: "mlx" if is_mac else "linux"},
+        "tolerations": mac_tolerations() if is_mac else [],
+        "securityContext": pod_security(uid=None) if is_mac else pod_security(),
         "containers": [container],
         "volumes": [credentials_volume(), {"name": "tmp", "emptyDir": {}}],
     }
     return {"metadata": {"labels": labels}, "spec": spec}
 
 
-def _environment(job: GradingJob, settings: OperatorSettings) -> list[Object]:
+def _environment(job: Job, settings: OperatorSettings) -> list[Object]:
     plain = {
         "COORDINATOR": settings.coordinator,
         "COORDINATOR_WEB": settings.coordinator_web,
@@ -129,8 +136,9 @@ def _environment(job: GradingJob, settings: OperatorSettings) -> list[Object]:
         "TOKEN_FILE": f"{TOKEN_DIR}/token",
         "NAMESPACE": job.metadata.namespace,
         "JOB_UID": job.metadata.uid,
-        "CAPACITY": job.spec.workers.capacity,
+        "CAPACITY": workers_of(job).capacity,
         "PORT": PORT,
+        **({"PREFETCH": 0} if isinstance(job, BenchmarkJob) else {}),  # a generator waits for nobody's turn
     }
     fields = {"ID": "metadata.name", "HOST": "status.podIP"}
     prefix = "ESPALIER_WORKER_"

@@ -27,7 +27,7 @@ def stamped(obj: Object) -> Object:
 def worker_job(**spec: Any) -> Object:
     obj = stamped(grading_job(**spec))
     made = worker_children(
-        obj, reading.grading_job(obj), settings=SETTINGS, ca_pem="PEM", suspend=False, live=None
+        obj, reading.job(obj), settings=SETTINGS, ca_pem="PEM", suspend=False, live=None
     )
     return next(o for o in made if o["kind"] == "Job")
 
@@ -92,7 +92,7 @@ def test_overrides_add_but_never_move_workers_off_linux() -> None:
 
 
 def live(**changes: Any) -> WorkerFacts:
-    job = reading.grading_job(stamped(grading_job()))
+    job = reading.job(stamped(grading_job()))
     values: dict[str, Any] = {
         "name": "week-1-worker", "uid": "j-1", "workers_hash": workers_hash(job.spec.workers), "suspended": False,
         "replicas": 1, **changes,
@@ -117,7 +117,7 @@ CHANGES = {
 @pytest.mark.parametrize("case", CHANGES)
 def test_how_the_worker_job_follows(case: str) -> None:
     facts, suspend, patches, deleted = CHANGES[case]
-    changes, deletions = worker_changes(reading.grading_job(stamped(grading_job())), facts, suspend=suspend)
+    changes, deletions = worker_changes(reading.job(stamped(grading_job())), facts, suspend=suspend)
     assert [c.patch for c in changes] == patches
     assert [d.uid for d in deletions] == deleted
 

@@ -9,7 +9,7 @@ import pytest
 
 from espalier_api.gradingjob import PerformanceTargets, SubmissionCounts
 from espalier_api.tasks import ReportValue
-from espalier_operator.plan.ending import completed
+from espalier_operator.plan.grading_ending import completed
 from espalier_operator.plan.progress import (
     band,
     per_hour,

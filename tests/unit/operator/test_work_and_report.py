@@ -97,7 +97,7 @@ async def test_orphans_are_swept() -> None:
         await follower.work.perform(request(uid))
     assert await follower.work.sweep(lambda view: view.uid == "keep") == 1
     assert follower.coordinator.deleted == ["orphan"]
-    assert {v.uid for v in follower.work.views_named("course", "week-1")} == {"keep"}
+    assert {v.uid for v in follower.work.views_named("GradingJob", "course", "week-1")} == {"keep"}
 
 
 def test_digests_of_endpoints_change_with_everything_a_judge_must_know() -> None:
