@@ -44,6 +44,11 @@ class Identity:
         """The namespace whose tasks it runs unless it names one; None is all of them."""
         return None if self.is_admin else self.namespace
 
+    @property
+    def reach_alone(self) -> str | None:
+        """The one namespace it is confined to; None where there are several."""
+        return None if self.namespaces else self.reach
+
     def may_see(self, namespace: str) -> bool:
         """Whether it may act in `namespace` at all."""
         return self.reach is None or namespace == self.namespace or namespace in self.namespaces

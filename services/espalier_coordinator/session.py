@@ -13,7 +13,7 @@ from espalier_coordinator.access import Access, Identity, identify
 from espalier_coordinator.calls.workers import introduced
 from espalier_coordinator.host import Host, Outbox
 from espalier_coordinator.messages import Close
-from espalier_coordinator.wire import leases_from_wire, report_from_wire, to_wire
+from espalier_coordinator.wire import leases_from_wire, progress_from_wire, report_from_wire, to_wire
 from espalier_kit.errors import EspalierError, Permanent, Retryable
 from espalier_rpc.server import abort, bearer_token, certificate_names
 from espalier_rpc.v1 import coordinator_pb2 as pb
@@ -78,7 +78,7 @@ def _handle(host: Host, identity: Identity, session: int, message: pb.WorkerMess
         case "results":
             effects = engine.results(session, [report_from_wire(r) for r in message.results.results])
         case "heartbeat":
-            effects = engine.heartbeat(session)
+            effects = engine.heartbeat(session, progress_from_wire(message.heartbeat.progress))
         case "hand_back":
             effects = engine.hand_back(session, leases_from_wire(message.hand_back.leases))
         case _:

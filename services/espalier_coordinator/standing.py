@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from espalier_coordinator.model import Job
 from espalier_coordinator.state import JobEntry, WorkerEntry
 from espalier_kit.execution import TaskState
 
@@ -20,13 +21,18 @@ def job_status(entry: JobEntry) -> str:
 
     Pending is a job of which no task has started yet; failed one that ended with a failed task.
     """
-    if entry.job.cancelled:
-        return "cancelled"
-    if entry.is_finished:
-        return "failed" if entry.counts[TaskState.FAILED] else "completed"
+    if entry.job.cancelled or entry.is_finished:
+        return ended_status(entry.job, entry.counts)
     if entry.job.suspended:
         return "suspended"
     return "running" if any(n for state, n in entry.counts.items() if state not in _WAITING) else "pending"
+
+
+def ended_status(job: Job, counts: Mapping[TaskState, int]) -> str:
+    """completed | failed | cancelled: how a job ended."""
+    if job.cancelled:
+        return "cancelled"
+    return "failed" if counts.get(TaskState.FAILED) else "completed"
 
 
 # ---------------------------------------------------------------- workers

@@ -17,6 +17,7 @@ from espalier_coordinator.messages import (
     JobContext,
     Lease,
     Message,
+    Progress,
     Report,
     Revoke,
     Tasks,
@@ -24,7 +25,9 @@ from espalier_coordinator.messages import (
     Welcome,
 )
 from espalier_coordinator.model import NO_TALLIES, Job, NewTask, Resources
+from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.standing import Stats, WorkerPicture
+from espalier_coordinator.templates import Template
 from espalier_coordinator.views import JobPicture, TaskPicture
 from espalier_kit.digest import canonical_json
 from espalier_kit.errors import Permanent
@@ -74,6 +77,46 @@ def task_from_wire(message: pb.TaskSpec) -> NewTask:
         message.key, message.type, message.payload, tuple(dependency_from_wire(d) for d in message.depends_on),
         message.timeout_s, message.retries if message.HasField("retries") else None, tuple(message.tags),
         _resources(message.resources), message.cache,
+    )
+
+
+def progress_from_wire(progress: Iterable[pb.Progress]) -> Iterator[Progress]:
+    return (Progress(Lease(p.lease.task_id, p.lease.attempt), p.fraction, _readable(p.message)) for p in progress)
+
+
+def template_from_wire(message: pb.Template) -> Template:
+    """Its revision is the coordinator's to say."""
+    return Template(
+        message.namespace, message.name, tuple(task_from_wire(t) for t in message.tasks), message.description,
+        dict(message.defaults), tuple(message.required),
+    )
+
+
+def template_to_wire(template: Template) -> pb.Template:
+    return pb.Template(
+        name=template.name, namespace=template.namespace, description=template.description,
+        tasks=[_spec_to_wire(t) for t in template.tasks], defaults=template.defaults, required=template.required,
+        revision=template.revision,
+    )
+
+
+def _spec_to_wire(task: NewTask) -> pb.TaskSpec:
+    return pb.TaskSpec(
+        key=task.key, type=task.type, payload=task.payload,
+        depends_on=[pb.Dependency(key=d.key, when=d.when.value) for d in task.depends_on], timeout_s=task.timeout_s,
+        retries=task.retries, tags=task.tags, resources=dict(task.resources), cache=task.cache,
+    )
+
+
+def reservation_from_wire(message: pb.Reservation) -> Reservation:
+    return Reservation(
+        message.namespace, message.name, message.slots, frozenset(message.tags), message.job_uid, message.until
+    )
+
+
+def reservation_to_wire(r: Reservation) -> pb.Reservation:
+    return pb.Reservation(
+        name=r.name, namespace=r.namespace, slots=r.slots, tags=sorted(r.tags), job_uid=r.job_uid, until=r.until
     )
 
 
@@ -181,7 +224,7 @@ def job_to_wire(picture: JobPicture) -> pb.JobView:
         counts=pb.Counts(**{name: picture.counts[name] for name in _COUNTS}), tallies=picture.tallies,
         outcomes=[_outcome(t) for t in picture.outcomes], workers=picture.workers, submitted_at=job.submitted_at,
         finished_at=job.finished_at, priority=job.priority, epoch=picture.epoch, lost_leases=picture.lost_leases,
-        pool=job.pool, tags=job.tags,
+        pool=job.pool, tags=job.tags, fraction=picture.fraction, message=picture.message or job.cancel_reason,
     )
 
 
@@ -192,9 +235,8 @@ def status_to_wire(status: str, picture: JobPicture) -> pb.JobStatus:
     """A job in the words of a small client: its result is the value of its only task, or {key: value} of the told."""
     counts, job = picture.counts, picture.job
     total = sum(counts[name] for name in _COUNTS)
-    ended = total - counts["pending"] - counts["running"]
     return pb.JobStatus(
-        job_id=job.uid, status=status, progress=ended / total if total else 1.0,
+        job_id=job.uid, status=status, progress=picture.fraction,
         result=_result(picture, total), error=_error(picture), counts=pb.Counts(**{n: counts[n] for n in _COUNTS}),
         submitted_at=job.submitted_at, finished_at=job.finished_at,
     )
@@ -219,7 +261,8 @@ def _outcome(t: TaskPicture) -> pb.TaskOutcome:
 
 def task_to_wire(t: TaskPicture) -> pb.TaskView:
     return pb.TaskView(id=t.id, key=t.key, type=t.type, state=t.state, attempts=t.attempts, worker=t.worker,
-                       reason=t.reason, message=t.message, value=t.value)
+                       reason=t.reason, message=t.message, value=t.value, job_uid=t.job_uid, fraction=t.fraction,
+                       execution_s=t.execution_s, tags=t.tags)
 
 
 def worker_to_wire(w: WorkerPicture) -> pb.WorkerView:
@@ -230,11 +273,12 @@ def worker_to_wire(w: WorkerPicture) -> pb.WorkerView:
     )
 
 
-def stats_to_wire(s: Stats) -> pb.ClusterStats:
+def stats_to_wire(s: Stats, archived: int) -> pb.ClusterStats:
     return pb.ClusterStats(
         total_workers=s.workers, active_workers=s.active_workers, total_capacity=s.capacity, used_capacity=s.used,
-        cluster_load=s.load, total_jobs=sum(s.jobs.values()), pending_jobs=s.jobs.get("pending", 0),
+        cluster_load=s.load, total_jobs=sum(s.jobs.values()) + archived, pending_jobs=s.jobs.get("pending", 0),
         running_jobs=s.jobs.get("running", 0) + s.jobs.get("suspended", 0), completed_jobs=s.jobs.get("completed", 0),
         failed_jobs=s.jobs.get("failed", 0), cancelled_jobs=s.jobs.get("cancelled", 0),
         pending_tasks=s.pending_tasks, running_tasks=s.running_tasks, pending_by_pool=s.pending_by_pool,
+        archived_jobs=archived,
     )

@@ -31,8 +31,9 @@ def calls_of(
     heartbeat_s: float = 5.0, timeout_s: float = 10.0,
 ) -> Calls:
     """Times in seconds: how often workers are to be heard, and how long one may be silent before it is degraded."""
+    jobs = JobCalls(host, pools, Defaults(retries))
     return Calls(
-        JobCalls(host, pools, Defaults(retries)), WorkerCalls(host, heartbeat_s=heartbeat_s),
-        FleetCalls(host, health, now=clock.monotonic, timeout_s=timeout_s), LetterCalls(host), TemplateCalls(host),
-        ReservationCalls(host),
+        jobs, WorkerCalls(host, heartbeat_s=heartbeat_s),
+        FleetCalls(host, health, now=clock.monotonic, timeout_s=timeout_s), LetterCalls(host, jobs),
+        TemplateCalls(host), ReservationCalls(host),
     )

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 
 from espalier_coordinator.access import Identity
+from espalier_coordinator.archive import Archive
 from espalier_coordinator.host import Host
 from espalier_coordinator.model import NewTask
 from espalier_coordinator.pools import check_pool
-from espalier_coordinator.standing import job_status
+from espalier_coordinator.standing import ended_status, job_status
 from espalier_coordinator.state import JobEntry
-from espalier_coordinator.views import JobPicture, job_picture, task_pictures
+from espalier_coordinator.views import JobPicture, archived_picture, job_picture, task_pictures
 from espalier_coordinator.wire import job_from_wire, job_to_wire, status_to_wire, task_from_wire, task_to_wire
 from espalier_kit.errors import Permanent
 from espalier_rpc.convert import endpoints_from_wire
@@ -23,6 +24,7 @@ WATCH_PAUSE_S = 1.0
 """A watcher hears of a job at most once in this time."""
 DEFAULT_NAMESPACE = "default"
 STATUSES = frozenset({"pending", "running", "suspended", "cancelling", "cancelled", "complete", "completed", "failed"})
+ENDED = frozenset({"cancelled", "complete", "completed", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,54 +41,58 @@ class JobCalls:
         self._host = host
         self._pools = pools
         self._defaults = defaults or Defaults()
+        self._archive = Archive(host)
 
     async def submit(self, caller: Identity, request: pb.SubmitJobRequest) -> pb.JobView:
         """Idempotent by uid; without one a new job every time."""
         filled = self._filled(caller, request)
         caller.require_submit(filled.namespace)
         check_pool(filled.pool, self._pools)
+        await self._archive.ensure(filled.uid)
         endpoints = endpoints_from_wire(filled.endpoints) if filled.HasField("endpoints") else None
-        tasks = [task_from_wire(t) for t in filled.tasks]
-        check_payloads(tasks)
+        tasks = self._tasks(filled)
         await self._host.settle(self._host.engine.submit(job_from_wire(filled), tasks, endpoints))
         return self._view(self._host.engine.job(filled.uid))
 
     async def update(self, caller: Identity, request: pb.UpdateJobRequest) -> pb.JobView:
         """Change priority, suspension or endpoints, or cancel."""
-        self._steerable(caller, request.uid)
+        await self.steerable(caller, request.uid)
         await self._host.settle(self._host.engine.update(
             request.uid,
             priority=request.priority if request.HasField("priority") else None,
             suspended=request.suspended if request.HasField("suspended") else None,
-            cancel=request.cancel,
+            cancel=request.cancel, cancel_reason=request.cancel_reason,
             endpoints=endpoints_from_wire(request.endpoints) if request.HasField("endpoints") else None,
+            weight=request.weight if request.HasField("weight") else None,
+            max_tasks_per_s=request.max_tasks_per_s if request.HasField("max_tasks_per_s") else None,
+            max_running=request.max_running if request.HasField("max_running") else None,
         ))
         return self._view(self._host.engine.job(request.uid))
 
     async def cancel(self, caller: Identity, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
         """Stop a job for good; `success` is false where it had ended before."""
-        entry = self._steerable(caller, request.job_id)
+        entry = await self.steerable(caller, request.job_id)
         if entry.is_finished:
             return pb.CancelJobResponse(success=False, message=f"job {request.job_id} has already ended")
-        await self._host.settle(self._host.engine.update(request.job_id, cancel=True))
+        await self._host.settle(self._host.engine.update(
+            request.job_id, cancel=True, cancel_reason=request.reason
+        ))
         return pb.CancelJobResponse(success=True, message=request.reason or "cancelled")
 
     async def delete(self, caller: Identity, request: pb.DeleteJobRequest) -> pb.DeleteJobResponse:
         """Forget a job; forgetting what is unknown is success for those who may forget anything."""
-        if caller.is_admin:
-            await self._host.settle(self._host.engine.delete(request.uid))
-        else:
-            self._steerable(caller, request.uid)
-            await self._host.settle(self._host.engine.delete(request.uid))
+        if not caller.is_admin:
+            await self.steerable(caller, request.uid)
+        await self._host.settle(self._host.engine.delete(request.uid))
         return pb.DeleteJobResponse()
 
     async def get(self, caller: Identity, request: pb.GetJobRequest) -> pb.JobView:
         """One job."""
-        return self._view(self._visible(caller, request.uid))
+        return self._view(await self.visible(caller, request.uid))
 
     async def status(self, caller: Identity, request: pb.GetJobStatusRequest) -> pb.JobStatus:
         """One job in the words of a small client."""
-        entry = self._visible(caller, request.job_id)
+        entry = await self.visible(caller, request.job_id)
         return status_to_wire(job_status(entry), self._picture(entry))
 
     async def list_jobs(self, caller: Identity, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
@@ -96,13 +102,13 @@ class JobCalls:
         if request.status_filter and request.status_filter not in STATUSES:
             raise Permanent(f"there is no job status {request.status_filter!r}: use one of "
                             f"{', '.join(sorted(STATUSES))}", reason="InvalidFilter")
-        return pb.ListJobsResponse(
-            jobs=[self._view(e) for e in self._filtered(caller, request)], epoch=self._host.engine.epoch
-        )
+        jobs = [self._view(e) for e in self._filtered(caller, request)]
+        jobs += [job_to_wire(p) async for p in self._archived(caller, request)]
+        return pb.ListJobsResponse(jobs=jobs, epoch=self._host.engine.epoch)
 
     async def tasks(self, caller: Identity, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
         """A job's tasks in the order of submission, `limit` at a time after task id `after`."""
-        tasks = task_pictures(self._visible(caller, request.job_uid), request.state)
+        tasks = task_pictures(await self.visible(caller, request.job_uid), request.state)
         return page_of([task_to_wire(t) for t in tasks], limit=request.limit, after=request.after)
 
     async def watch_all(self, caller: Identity, _request: pb.WatchJobsRequest) -> AsyncIterator[pb.JobView]:
@@ -120,13 +126,13 @@ class JobCalls:
     async def watch(self, caller: Identity, request: pb.WatchJobRequest) -> AsyncIterator[pb.JobView]:
         """One job and each of its changes, to its end."""
         async with self._host.watch() as watch:
-            entry = self._visible(caller, request.job_id)
+            entry = await self.visible(caller, request.job_id)
             yield self._view(entry)
             while not entry.is_finished:
                 await asyncio.sleep(WATCH_PAUSE_S)
                 while request.job_id not in await watch.take():
                     pass
-                entry = self._visible(caller, request.job_id)
+                entry = await self.visible(caller, request.job_id)
                 yield self._view(entry)
 
     # ------------------------------------------------------------ inside
@@ -149,13 +155,45 @@ class JobCalls:
             and tags <= frozenset(e.job.tags) and wanted in ("", e.state.value, job_status(e))
         ]
 
-    def _visible(self, caller: Identity, uid: str) -> JobEntry:
+    async def _archived(self, caller: Identity, request: pb.ListJobsRequest) -> AsyncIterator[JobPicture]:
+        """Jobs that only the store has, a page at a time; they have all ended."""
+        tags, wanted, after = frozenset(request.tag_filter), request.status_filter, ""
+        while wanted in ("", *ENDED):
+            page = await self._archive.summaries(request.namespace or caller.reach_alone, after=after)
+            for summary in page:
+                job = summary.job
+                if caller.may_see(job.namespace) and tags <= frozenset(job.tags) and wanted in (
+                    "", summary.state.value, ended_status(job, summary.counts)
+                ):
+                    yield archived_picture(summary, self._host.engine.epoch)
+            if not page:
+                return
+            after = page[-1].job.uid
+
+    def _tasks(self, request: pb.SubmitJobRequest) -> list[NewTask]:
+        """Those of the request, or its template's."""
+        if request.template and request.tasks:
+            raise Permanent("give either tasks or a template, not both", reason="InvalidJob")
+        if request.template:
+            return [*self._host.engine.rendered(request.namespace, request.template, request.parameters)]
+        if request.parameters:
+            raise Permanent("parameters are for a template: name it", reason="InvalidJob")
+        tasks = [task_from_wire(t) for t in request.tasks]
+        check_payloads(tasks)
+        return tasks
+
+    async def visible(self, caller: Identity, uid: str) -> JobEntry:
+        """A job that the caller may see, from the archive if need be. Raises `NotFound`, `Forbidden`."""
+        if archived := self._host.engine.archived.get(uid):
+            caller.require_namespace(archived[0])
+            await self._archive.ensure(uid)
         entry = self._host.engine.job(uid)
         caller.require_namespace(entry.job.namespace)
         return entry
 
-    def _steerable(self, caller: Identity, uid: str) -> JobEntry:
-        entry = self._visible(caller, uid)
+    async def steerable(self, caller: Identity, uid: str) -> JobEntry:
+        """A job that the caller may change."""
+        entry = await self.visible(caller, uid)
         caller.require_submit(entry.job.namespace)
         return entry
 

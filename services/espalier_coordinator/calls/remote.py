@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from espalier_coordinator.host import Host, Outbox
 from espalier_coordinator.messages import (
@@ -18,6 +18,7 @@ from espalier_coordinator.messages import (
     JobContext,
     Lease,
     Message,
+    Progress,
     Report,
     Revoke,
     Tasks,
@@ -65,10 +66,10 @@ class RemoteWorker:
             contexts, self._contexts = list(self._contexts.values()), {}
             return taken, contexts
 
-    def heartbeat(self, in_flight: tuple[Lease, ...]) -> tuple[Lease, ...]:
+    def heartbeat(self, in_flight: tuple[Lease, ...], progress: Iterable[Progress]) -> tuple[Lease, ...]:
         """It is alive; returns what it should stop: cancelled, or no longer its own."""
         self._require_session()
-        self._host.do(self._host.engine.heartbeat(self._outbox.number))
+        self._host.do(self._host.engine.heartbeat(self._outbox.number, progress))
         held = self._leases()
         cancelled, self._cancelled = self._cancelled, {}
         return tuple(dict.fromkeys([*cancelled, *(lease for lease in in_flight if lease not in held)]))

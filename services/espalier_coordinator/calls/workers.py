@@ -16,6 +16,7 @@ from espalier_coordinator.wire import (
     hello_from_wire,
     leases_from_wire,
     leases_to_wire,
+    progress_from_wire,
     report_from_wire,
 )
 from espalier_kit.errors import Permanent
@@ -64,7 +65,9 @@ class WorkerCalls:
     async def heartbeat(self, caller: Identity, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         """Renews every lease; says what to stop."""
         worker = self._find(caller, request.worker_id)
-        cancelled = worker.heartbeat(leases_from_wire(request.in_flight))
+        cancelled = worker.heartbeat(
+            leases_from_wire(request.in_flight), progress_from_wire(request.progress)
+        )
         return pb.HeartbeatResponse(
             epoch=self._host.engine.epoch, cancelled=leases_to_wire(cancelled), drain=worker.is_draining
         )

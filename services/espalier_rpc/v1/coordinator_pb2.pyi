@@ -2088,6 +2088,7 @@ class ClusterStats(_message.Message):
     PENDING_TASKS_FIELD_NUMBER: _builtins.int
     RUNNING_TASKS_FIELD_NUMBER: _builtins.int
     PENDING_BY_POOL_FIELD_NUMBER: _builtins.int
+    ARCHIVED_JOBS_FIELD_NUMBER: _builtins.int
     total_workers: _builtins.int
     active_workers: _builtins.int
     total_capacity: _builtins.int
@@ -2101,6 +2102,8 @@ class ClusterStats(_message.Message):
     cancelled_jobs: _builtins.int
     pending_tasks: _builtins.int
     running_tasks: _builtins.int
+    archived_jobs: _builtins.int
+    """part of total_jobs, ended, and in none of the others"""
     @_builtins.property
     def pending_by_pool(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(
@@ -2120,10 +2123,11 @@ class ClusterStats(_message.Message):
         pending_tasks: _builtins.int = ...,
         running_tasks: _builtins.int = ...,
         pending_by_pool: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        archived_jobs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_workers", b"active_workers", "cancelled_jobs", b"cancelled_jobs", "cluster_load", b"cluster_load", "completed_jobs", b"completed_jobs", "failed_jobs", b"failed_jobs", "pending_by_pool", b"pending_by_pool", "pending_jobs", b"pending_jobs", "pending_tasks", b"pending_tasks", "running_jobs", b"running_jobs", "running_tasks", b"running_tasks", "total_capacity", b"total_capacity", "total_jobs", b"total_jobs", "total_workers", b"total_workers", "used_capacity", b"used_capacity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_workers", b"active_workers", "archived_jobs", b"archived_jobs", "cancelled_jobs", b"cancelled_jobs", "cluster_load", b"cluster_load", "completed_jobs", b"completed_jobs", "failed_jobs", b"failed_jobs", "pending_by_pool", b"pending_by_pool", "pending_jobs", b"pending_jobs", "pending_tasks", b"pending_tasks", "running_jobs", b"running_jobs", "running_tasks", b"running_tasks", "total_capacity", b"total_capacity", "total_jobs", b"total_jobs", "total_workers", b"total_workers", "used_capacity", b"used_capacity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
