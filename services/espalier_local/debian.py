@@ -33,8 +33,8 @@ done
 """
 """One file per package, where scanners of images look for them; extraction alone leaves no record."""
 _PRUNED = (
-    "bin/tar", "etc/apt", "usr/bin/dpkg*", "usr/bin/mawk", "usr/bin/openssl", "usr/lib/*/gconv", "usr/lib/*/libdb-*",
-    "usr/lib/dpkg", "usr/lib/python3.11/pydoc_data", "usr/sbin/dpkg*", "usr/share/bug", "usr/share/debconf",
+    "bin/tar", "dev/*", "etc/apt", "usr/bin/dpkg*", "usr/bin/mawk", "usr/bin/openssl", "usr/lib/*/gconv",
+    "usr/lib/*/libdb-*", "usr/lib/dpkg", "usr/lib/python3.11/pydoc_data", "usr/sbin/dpkg*", "usr/share/bug", "usr/share/debconf",
     "usr/share/doc/*/changelog*", "usr/share/dpkg", "usr/share/info", "usr/share/lintian", "usr/share/locale",
     "usr/share/man", "usr/share/perl5", "var/cache/*", "var/lib/apt", "var/log/*",
 )  # fmt: skip
