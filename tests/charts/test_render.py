@@ -10,7 +10,7 @@ import pytest
 
 from espalier_api.schema import KINDS
 from espalier_kit.settings import Settings, load
-from tests.support.charts import CHART, CRDS, EVERY, LOCAL, VARIANTS, find, helm, pods, rendered
+from tests.support.charts import CHART, CRDS, EVERY, HELMS, LOCAL, VARIANTS, find, helm, pods, rendered
 
 FIELD_VALUES = {
     "status.podIP": "127.9.1.10", "metadata.namespace": "espalier-system", "metadata.name": "espalier-x-0",
@@ -19,12 +19,23 @@ FIELD_VALUES = {
 PROGRAMS = {"operator": "Deployment", "coordinator": "StatefulSet"}
 
 
+@pytest.mark.parametrize("by", HELMS)
 @pytest.mark.parametrize("chart", [CHART, CRDS], ids=lambda path: path.name)
-def test_helm_lint_is_silent(chart: Any) -> None:
+def test_helm_lint_is_silent(chart: Any, by: str) -> None:
     options = EVERY if chart == CHART else ()
-    answer = helm("lint", "--strict", str(chart), *options)
+    answer = helm("lint", "--strict", str(chart), *options, by=by)
     assert answer.code == 0, answer.text
     assert "[WARNING]" not in answer.text
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_helm_3_renders_the_same(variant: str) -> None:
+    """What the other tests find in Helm 4's objects so holds for Helm 3's."""
+    assert rendered(*VARIANTS[variant], by="helm3") == rendered(*VARIANTS[variant])
+
+
+def test_helm_3_renders_the_same_kinds() -> None:
+    assert rendered(chart=CRDS, by="helm3") == rendered(chart=CRDS)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

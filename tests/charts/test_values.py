@@ -10,7 +10,7 @@ import yaml
 
 from espalier_api.chart_files import values_schema
 from espalier_api.chart_values import Values
-from tests.support.charts import CHART, helm
+from tests.support.charts import CHART, HELMS, VARIANTS, find, helm, rendered
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,9 @@ from tests.support.charts import CHART, helm
         ("nodes.addresses={everywhere}", "/nodes/addresses/0"),
     ],
 )
-def test_a_mistake_in_the_values_is_refused_with_its_place(option: str, complaint: str) -> None:
-    answer = helm("template", "espalier", str(CHART), "--set", option)
+@pytest.mark.parametrize("by", HELMS)
+def test_a_mistake_in_the_values_is_refused_with_its_place(option: str, complaint: str, by: str) -> None:
+    answer = helm("template", "espalier", str(CHART), "--set", option, by=by)
     assert answer.code != 0
     assert complaint in answer.text
 
@@ -37,6 +38,22 @@ def test_the_lint_values_set_every_option() -> None:
     schema = values_schema()
     del schema["properties"]["global"]
     assert sorted(set(leaves(schema)) - set(options(every, schema))) == []
+
+
+def test_production_starts_as_the_job_system_it_comes_from_does() -> None:
+    """Its documented numbers: ten workers of eight tasks, 2 CPU and 4 Gi each, 4 and 8 at most, 5 to 50 of them."""
+    found = rendered(*VARIANTS["prod"])
+    spec = find(found, "Deployment", "espalier-pool-shared")["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["resources"] == {
+        "requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"cpu": "4", "memory": "8Gi"},
+    }  # fmt: skip
+    assert {"name": "ESPALIER_WORKER_CAPACITY", "value": "8"} in container["env"]
+    assert "replicas" not in spec, "the autoscaler's to set"
+    scaler = find(found, "HorizontalPodAutoscaler", "espalier-pool-shared")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (5, 50)
+    values = yaml.safe_load((CHART / "values-prod.yaml").read_text())["pools"][0]
+    assert (values["replicas"], values["autoscaling"]["cpuPercent"]) == (10, 80)
 
 
 def test_the_defaults_are_the_types_defaults() -> None:

@@ -1,4 +1,4 @@
-"""Rendering the charts with the project's own Helm."""
+"""Rendering the charts with the project's own Helm, 4 and 3."""
 
 from __future__ import annotations
 
@@ -10,28 +10,41 @@ from typing import Any
 
 import yaml
 
-from tests.support.controlplane import ROOT, Answer, binaries
+from espalier_local.assets import HELM_3, ensure
+from espalier_local.progress import Silent
+from tests.support.controlplane import ROOT, Answer, binaries, places
 
 CHART = ROOT / "charts/espalier"
 CRDS = ROOT / "charts/espalier-crds"
 LOCAL = ("-f", str(CHART / "values-local.yaml"), "--set", "coordinator.address=127.9.1.10")
 EVERY = ("-f", str(CHART / "lint-values.yaml"))
-VARIANTS: dict[str, tuple[str, ...]] = {"default": (), "local": LOCAL, "every option": EVERY}
+ENVIRONMENTS = ("dev", "staging", "prod")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "default": (), "local": LOCAL, "every option": EVERY,
+    **{name: ("-f", str(CHART / f"values-{name}.yaml")) for name in ENVIRONMENTS},
+}  # fmt: skip
 NAMESPACE = "espalier-system"
+HELMS = ("helm", "helm3")
+VERSIONS = ("--kube-version=1.36.0", "--api-versions=keda.sh/v1alpha1")
+"""Rendering asks no cluster: Helm would assume the one that it was built with."""
 
 
-def helm(*arguments: str) -> Answer:
+@cache
+def program(name: str) -> Path:
+    """helm, or helm3; built the first time."""
+    return binaries()[name] if name == "helm" else ensure(places(), Silent(), families=(HELM_3,))[name]
+
+
+def helm(*arguments: str, by: str = "helm") -> Answer:
     """Run helm without a cluster."""
-    done = subprocess.run(
-        [str(binaries()["helm"]), *arguments], capture_output=True, text=True, timeout=60, check=False
-    )  # fmt: skip
+    done = subprocess.run([str(program(by)), *arguments], capture_output=True, text=True, timeout=60, check=False)
     return Answer(done.returncode, done.stdout + done.stderr)
 
 
 @cache
-def rendered(*options: str, chart: Path = CHART) -> tuple[dict[str, Any], ...]:
+def rendered(*options: str, chart: Path = CHART, by: str = "helm") -> tuple[dict[str, Any], ...]:
     """All objects of a chart."""
-    answer = helm("template", "espalier", str(chart), "--namespace", NAMESPACE, *options)
+    answer = helm("template", "espalier", str(chart), "--namespace", NAMESPACE, *VERSIONS, *options, by=by)
     assert answer.code == 0, answer.text
     return tuple(document for document in yaml.safe_load_all(answer.text) if document)
 
