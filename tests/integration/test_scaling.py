@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -11,13 +10,22 @@ import httpx
 import pytest
 
 from espalier_kube.client import Client
+from espalier_kube.cluster import API_SERVICE
 from espalier_local.cluster import Cluster
 from tests.integration.conftest import Kubectl
 from tests.support.pools import SYSTEM, coordinator_as, open_diary, request, until_ended, until_replicas
 from tests.support.pools import Diary as Told
+from tests.support.waiting import has, until
 
 METRIC = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{SYSTEM}/espalier_pending_work_units"
+SERVICE = "v1beta1.external.metrics.k8s.io"
 SHORT, LONG = 60, 6
+
+
+@pytest.fixture
+async def available(pooled: Cluster, client: Client) -> None:
+    """The API server has found our server and believes its certificate."""
+    await until(client, API_SERVICE, None, SERVICE, has("Available"), timeout_s=30, what="available metrics API")
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def pending(kubectl: Kubectl, selector: str) -> dict[str, str]:
 
 
 async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_with_nothing_lost_or_doubled(
-    pooled: Cluster, client: Client, kubectl: Kubectl, diary: Told, record_property: pytest.RecordProperty
+    available: None, client: Client, kubectl: Kubectl, diary: Told, record_property: pytest.RecordProperty
 ) -> None:
     """When the short tasks are done the long ones still run: workers that are taken away then drain."""
     await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
@@ -48,8 +56,7 @@ async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_w
         await until_replicas(client, "elastic", 4, timeout_s=30)
         up_s = time.monotonic() - started
         await until_replicas(client, "elastic", 2, timeout_s=60)
-        ended = asyncio.create_task(until_ended(coordinator, "load", timeout_s=60))
-        view = await ended
+        view = await until_ended(coordinator, "load", timeout_s=60)
         drained = time.monotonic()
         await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
         down_s = time.monotonic() - drained
@@ -77,10 +84,8 @@ async def test_only_the_api_server_may_ask_the_coordinator_itself(pooled: Cluste
             assert "only the API server may ask here" in answer.json()["message"]
 
 
-async def test_the_api_server_lists_the_metric_and_believes_the_certificate(pooled: Cluster, kubectl: Kubectl) -> None:
-    service = json.loads(kubectl("get", "apiservice", "v1beta1.external.metrics.k8s.io", "-o", "json"))
-    (available,) = [c for c in service["status"]["conditions"] if c["type"] == "Available"]
-    assert available["status"] == "True", available
+async def test_the_api_server_lists_the_metric_and_verifies_the_certificate(available: None, kubectl: Kubectl) -> None:
+    service = json.loads(kubectl("get", "apiservice", SERVICE, "-o", "json"))
     assert service["spec"].get("insecureSkipTLSVerify", False) is False
     assert service["spec"]["caBundle"], "the operator wrote it"
     listed = json.loads(kubectl("get", "--raw", "/apis/external.metrics.k8s.io/v1beta1"))
