@@ -8,6 +8,8 @@ MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT: Final = "app.kubernetes.io/component"
 OWNER_KIND: Final = "espalier.dev/owner-kind"
 OWNER_NAME: Final = "espalier.dev/owner-name"
+WORKER_SUFFIX: Final = {"GradingJob": "worker", "BenchmarkJob": "generator", "BenchmarkComparison": "comparison"}
+"""A job's Indexed Job and ServiceAccount are `<job>-<suffix>`: another for each kind, for jobs may share a name."""
 SPEC_HASH: Final = "espalier.dev/spec-hash"
 
 NODE_KIND: Final = "espalier.dev/node-kind"

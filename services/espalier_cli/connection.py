@@ -16,7 +16,7 @@ from espalier_api.names import COORDINATOR_AUDIENCE, MANAGED_BY
 from espalier_cli.options import Where
 from espalier_kit.errors import Conflict, Misconfigured, NotFound
 from espalier_kube.client import connect
-from espalier_kube.cluster import CONFIG_MAP, GRADING_JOB, Cluster, Object
+from espalier_kube.cluster import CONFIG_MAP, GRADING_JOB, Cluster, Kind, Object
 from espalier_kube.objects import metadata
 from espalier_local.layout import Layout
 from espalier_local.places import default_name, places_from
@@ -64,12 +64,13 @@ async def submitter_token(cluster: Cluster, namespace: str) -> str:
     return token
 
 
-async def job_of(cluster: Cluster, name: str, namespace: str) -> Object:
-    """A GradingJob. Raises `NotFound` with what to do."""
+async def job_of(cluster: Cluster, name: str, namespace: str, kind: Kind = GRADING_JOB) -> Object:
+    """A job of that kind. Raises `NotFound` with what to do."""
     try:
-        return await cluster.get(GRADING_JOB, name, namespace)
+        return await cluster.get(kind, name, namespace)
     except NotFound as error:
-        said = f"there is no GradingJob {name} in namespace {namespace}: see `espalier jobs list -A`"
+        see = "espalier jobs list -A" if kind == GRADING_JOB else f"kubectl get {kind.plural} -A"
+        said = f"there is no {kind.kind} {name} in namespace {namespace}: see `{see}`"
         raise NotFound(said) from error
 
 

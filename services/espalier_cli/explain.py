@@ -9,15 +9,18 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from espalier_api.names import OWNER_NAME
+from espalier_api.names import OWNER_KIND, OWNER_NAME, WORKER_SUFFIX
 from espalier_api.reasons import REASONS
 from espalier_cli.connection import cluster_of, job_of
 from espalier_cli.jobs import conditions, ended_as, status_line
-from espalier_cli.options import Kubeconfig, Namespace, Where, job_name
+from espalier_cli.options import Kubeconfig, Namespace, Where, job_reference
 from espalier_cli.terminal import out, run
 from espalier_kit.errors import NotFound
-from espalier_kube.cluster import EVENT, JOB, POD, Cluster, Object
-from espalier_kube.objects import label_value
+from espalier_kube.cluster import EVENT, GRADING_JOB, JOB, MODEL_SERVER, POD, Cluster, Kind, Object
+from espalier_kube.objects import is_owned_by, label_value
+
+_WAITS = frozenset({"WaitingForNodes", "WaitingForRuns", "RunNotFound", "RunFailed", "SecretNotFound"})
+"""Reasons of Progressing that say more than any pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,15 @@ class Explanation:
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="The job, as gj/NAME.")],
+    name: Annotated[str, typer.Argument(help="The job, as gj/NAME, bj/NAME or bmc/NAME.")],
     namespace: Namespace = "default", kubeconfig: Kubeconfig = None,
 ) -> None:
     """Say in one sentence where a job stands, why, and what to do."""
 
     async def work() -> None:
         async with cluster_of(Where(kubeconfig, namespace)) as cluster:
-            found = explanation(await gather(cluster, job_name(name), namespace))
+            kind, plain = job_reference(name)
+            found = explanation(await gather(cluster, plain, namespace, kind))
         out.print(escape(found.sentence))
         out.print(f"next: {escape(found.next_step)}")
         for line in found.evidence:
@@ -57,19 +61,31 @@ def explain(
     run(work())
 
 
-async def gather(cluster: Cluster, name: str, namespace: str) -> Facts:
+async def gather(cluster: Cluster, name: str, namespace: str, kind: Kind = GRADING_JOB) -> Facts:
     """Read everything once."""
-    job = await job_of(cluster, name, namespace)
+    job = await job_of(cluster, name, namespace, kind)
     try:
-        worker_job = await cluster.get(JOB, f"{name}-worker", namespace)
+        worker_job = await cluster.get(JOB, f"{name}-{WORKER_SUFFIX[kind.kind]}", namespace)
     except NotFound:
         worker_job = None
-    names = {label_value(part) for part in (name, f"{name}-code", f"{name}-feedback")}
-    pods = (await cluster.list(POD, namespace, labels=f"{OWNER_NAME} in ({','.join(sorted(names))})")).items
+    owners = {(kind.kind, label_value(name)), *(("ModelServer", server) for server in await _servers(cluster, job))}
+    listed = await cluster.list(POD, namespace, labels=f"{OWNER_NAME} in ({','.join(sorted({n for _, n in owners}))})")
+    pods = tuple(pod for pod in listed.items if _owner(pod) in owners)
     uids = {job["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in pods)}
     events = (await cluster.list(EVENT, namespace)).items
     ours = [e for e in events if e.get("type") == "Warning" and (e.get("involvedObject") or {}).get("uid") in uids]
     return Facts(job, worker_job, pods, tuple(sorted(ours, key=_seen)))
+
+
+async def _servers(cluster: Cluster, job: Object) -> tuple[str, ...]:
+    """Model servers that the job made, as their pods are labelled."""
+    found = (await cluster.list(MODEL_SERVER, job["metadata"]["namespace"])).items
+    return tuple(label_value(o["metadata"]["name"]) for o in found if is_owned_by(o, job["metadata"]["uid"]))
+
+
+def _owner(pod: Object) -> tuple[str, str]:
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get(OWNER_KIND, ""), labels.get(OWNER_NAME, "")
 
 
 def explanation(facts: Facts) -> Explanation:
@@ -90,7 +106,8 @@ def explanation(facts: Facts) -> Explanation:
     found = decisive or state.get("Complete") or state.get("Progressing") or next(iter(state.values()))
     known = REASONS.get(found["reason"])
     why = found.get("message") or (known.sentence if known else found["reason"])
-    step = known.remedy if known else f"kubectl -n {facts.job['metadata']['namespace']} describe gj {name}"
+    object_ = f"{facts.job.get('kind', 'gj').lower()} {name}"
+    step = known.remedy if known else f"kubectl -n {facts.job['metadata']['namespace']} describe {object_}"
     return Explanation(f"{name}: {status_line(facts.job)}. {found['reason']}: {why}", step, evidence)
 
 
@@ -103,7 +120,7 @@ def _decisive(state: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | Non
         if found is not None and found["status"] == status:
             return found
     progressing = state.get("Progressing")
-    return progressing if progressing is not None and progressing["reason"] == "WaitingForNodes" else None
+    return progressing if progressing is not None and progressing["reason"] in _WAITS else None
 
 
 def _trouble(pod: Object) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from espalier_kit.errors import Permanent
+from espalier_kube.cluster import BENCHMARK_COMPARISON, BENCHMARK_JOB, GRADING_JOB, Kind
 
 SYSTEM_NAMESPACE = "espalier-system"
 
@@ -24,7 +25,7 @@ Kubeconfig = Annotated[
 System = Annotated[str, typer.Option("--system-namespace", help="Namespace of the operator and the coordinator.")]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_KINDS = frozenset({"gj", "gradingjob", "gradingjobs", "gradingjob.espalier.dev", "gradingjobs.espalier.dev"})
+_SHORT = {"gj": GRADING_JOB, "bj": BENCHMARK_JOB, "bmc": BENCHMARK_COMPARISON}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,24 @@ class Where:
 
 def job_name(reference: str) -> str:
     """The name in `gj/NAME`, `gradingjob/NAME` or `NAME`. Raises `Permanent`."""
-    kind, _, name = reference.rpartition("/")
-    if kind and kind.lower() not in _KINDS:
-        raise Permanent(f"{reference!r}: the kind must be gj (GradingJob), not {kind!r}")
+    kind, name = job_reference(reference)
+    if kind != GRADING_JOB:
+        raise Permanent(f"{reference!r}: the kind must be gj (GradingJob), not {kind.kind}")
+    return name
+
+
+def job_reference(reference: str) -> tuple[Kind, str]:
+    """Kind and name in `bj/NAME`, `benchmarkjob/NAME`, …; `NAME` alone is a GradingJob. Raises `Permanent`."""
+    word, _, name = reference.rpartition("/")
+    kind = _spelled().get(word.lower().removesuffix(".espalier.dev")) if word else GRADING_JOB
+    if kind is None:
+        known = ", ".join(f"{short} ({kind.kind})" for short, kind in _SHORT.items())
+        raise Permanent(f"{reference!r}: the kind must be one of {known}, not {word!r}")
     if not _NAME.fullmatch(name):
         raise Permanent(f"{name!r} is no object name: use lower-case letters, digits, dots and dashes")
-    return name
+    return kind, name
+
+
+def _spelled() -> dict[str, Kind]:
+    """Short name, singular and plural of each kind."""
+    return {word: kind for short, kind in _SHORT.items() for word in (short, kind.kind.lower(), kind.plural)}

@@ -11,17 +11,17 @@ from espalier_api.benchmarktasks import JUDGE_ROLE, target_role
 from espalier_api.common import Endpoint, Source, Workers
 from espalier_api.gradingjob import GradingJob
 from espalier_api.modelref import ServerRef
+from espalier_api.names import WORKER_SUFFIX
 from espalier_kube.cluster import BENCHMARK_COMPARISON, BENCHMARK_JOB, GRADING_JOB, Kind
 from espalier_operator.plan.facts import Job
 
 JOB_KINDS: dict[str, Kind] = {kind.kind: kind for kind in (GRADING_JOB, BENCHMARK_JOB, BENCHMARK_COMPARISON)}
 TYPES: dict[str, type[Job]] = {type_.kind: type_ for type_ in (GradingJob, BenchmarkJob, BenchmarkComparison)}
-_WORKER_SUFFIX = {"GradingJob": "worker", "BenchmarkJob": "generator", "BenchmarkComparison": "comparison"}
 
 
 def worker_name(job: str, kind: str = "GradingJob") -> str:
-    """The name of a job's Indexed Job and ServiceAccount: another for each kind, for jobs may share a name."""
-    return f"{job}-{_WORKER_SUFFIX[kind]}"
+    """The name of a job's Indexed Job and ServiceAccount."""
+    return f"{job}-{WORKER_SUFFIX[kind]}"
 
 
 def workers_of(job: Job) -> Workers:

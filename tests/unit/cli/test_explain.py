@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from espalier_api.names import OWNER_NAME
+from espalier_api.names import OWNER_KIND, OWNER_NAME
 from espalier_api.reasons import REASONS
 from espalier_cli.explain import Facts, explanation, gather
-from espalier_kube.cluster import EVENT, GRADING_JOB, JOB, POD
+from espalier_cli.options import job_reference
+from espalier_kit.errors import Permanent
+from espalier_kube.cluster import BENCHMARK_COMPARISON, BENCHMARK_JOB, EVENT, GRADING_JOB, JOB, MODEL_SERVER, POD, Kind
 from espalier_kube.fake import FakeCluster
 from espalier_kube.objects import metadata, typed
 
@@ -46,6 +48,10 @@ UNSCHEDULED = {
             "BundleRejected: sums differ: 9 and 10", REASONS["BundleRejected"].remedy,
         ),
         (
+            facts(job(("Progressing", "False", "WaitingForRuns", "BenchmarkJob after is Running")), pod(**PULLING)),
+            "BenchmarkJob after is Running", REASONS["WaitingForRuns"].remedy,
+        ),
+        (
             facts(job(("Progressing", "True", "WaitingForNodes", "held by other"))),
             "held by other", REASONS["WaitingForNodes"].remedy,
         ),
@@ -64,7 +70,9 @@ UNSCHEDULED = {
             "ModelServerDown: mac-1", REASONS["ModelServerDown"].remedy,
         ),
     ],
-    ids=["unseen", "refused", "waits for Macs", "image", "unscheduled", "complete", "running", "degraded"],
+    ids=[
+        "unseen", "refused", "waits for runs", "waits for Macs", "image", "unscheduled", "complete", "running", "degraded",
+    ],
 )
 def test_sentence_and_next_step(given: Facts, said: str, step: str) -> None:
     found = explanation(given)
@@ -84,16 +92,47 @@ def test_evidence_lists_the_job_pods_and_events() -> None:
     )
 
 
-async def test_gathers_what_belongs_to_the_job() -> None:
+@pytest.mark.parametrize(
+    ("kind", "worker", "server"),
+    [
+        (GRADING_JOB, "class-worker", "class-code"),
+        (BENCHMARK_JOB, "class-generator", "class-target-0"),
+        (BENCHMARK_COMPARISON, "class-comparison", ""),
+    ],
+    ids=lambda value: getattr(value, "kind", value),
+)
+async def test_gathers_what_belongs_to_the_job(kind: Kind, worker: str, server: str) -> None:
     cluster = FakeCluster()
-    made = await cluster.create(typed(GRADING_JOB, metadata("class", "course"), spec={}))
-    await cluster.create(typed(JOB, metadata("class-worker", "course"), spec={}))
-    for name, owner in (("class-worker-0", "class"), ("class-code-0", "class-code"), ("other-0", "other")):
-        await cluster.create(typed(POD, metadata(name, "course", labels={OWNER_NAME: owner}), spec={}))
+    made = await cluster.create(typed(kind, metadata("class", "course"), spec={}))
+    await cluster.create(typed(JOB, metadata(worker, "course"), spec={}))
+    pods = [(f"{worker}-0", kind.kind, "class"), ("other-0", kind.kind, "other"), ("same-name-0", "Other", "class")]
+    if server:
+        await cluster.create(typed(MODEL_SERVER, metadata(server, "course", owner=made), spec={}))
+        pods.append((f"{server}-0", "ModelServer", server))
+    for name, owner_kind, owner in pods:
+        labels = {OWNER_KIND: owner_kind, OWNER_NAME: owner}
+        await cluster.create(typed(POD, metadata(name, "course", labels=labels), spec={}))
     for name, uid in (("e1", made["metadata"]["uid"]), ("e2", "somebody-else")):
         fields = {"involvedObject": {"uid": uid}, "type": "Warning", "reason": "R", "message": "m"}
         await cluster.create(typed(EVENT, metadata(name, "course"), **fields))
-    found = await gather(cluster, "class", "course")
-    assert {p["metadata"]["name"] for p in found.pods} == {"class-worker-0", "class-code-0"}
+    found = await gather(cluster, "class", "course", kind)
+    assert {p["metadata"]["name"] for p in found.pods} == {f"{worker}-0", *([f"{server}-0"] if server else [])}
     assert [e["metadata"]["name"] for e in found.warnings] == ["e1"]
     assert found.worker_job is not None
+
+
+@pytest.mark.parametrize(
+    ("reference", "kind", "name"),
+    [
+        ("class", GRADING_JOB, "class"), ("gj/class", GRADING_JOB, "class"), ("bj/load", BENCHMARK_JOB, "load"),
+        ("benchmarkjobs.espalier.dev/load", BENCHMARK_JOB, "load"), ("BMC/gate", BENCHMARK_COMPARISON, "gate"),
+    ],
+    ids=lambda value: getattr(value, "kind", value),
+)
+def test_a_job_is_named_as_kubectl_names_it(reference: str, kind: Kind, name: str) -> None:
+    assert job_reference(reference) == (kind, name)
+
+
+def test_another_kind_is_refused_with_those_there_are() -> None:
+    with pytest.raises(Permanent, match=r"bmc .BenchmarkComparison., not 'pod'"):
+        job_reference("pod/x")
