@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+import grpc
+from google.protobuf.message import Message
 from grpc import aio
 
 from espalier_coordinator.access import Access, Identity, identify
@@ -12,13 +14,13 @@ from espalier_coordinator.calls.book import Calls
 from espalier_coordinator.host import Host
 from espalier_coordinator.session import serve_session
 from espalier_kit.errors import EspalierError
-from espalier_rpc.server import abort, bearer_token, certificate_names
+from espalier_rpc.server import COMPRESS_FROM_BYTES, abort, bearer_token, certificate_names
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.v1 import coordinator_pb2_grpc as rpc
 
 Context = aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
-Answer = TypeVar("Answer")
+Answer = TypeVar("Answer", bound=Message)
 
 
 class Coordinator(rpc.CoordinatorServicer):
@@ -156,7 +158,10 @@ class Coordinator(rpc.CoordinatorServicer):
         self, context: Context, request: Request, call: Callable[[Identity, Request], Awaitable[Answer]]
     ) -> Answer:
         try:
-            return await call(await self._who(context), request)
+            answer = await call(await self._who(context), request)
+            if answer.ByteSize() >= COMPRESS_FROM_BYTES:
+                context.set_compression(grpc.Compression.Gzip)
+            return answer
         except EspalierError as error:
             await abort(context, error)
         except Exception as error:

@@ -1,39 +1,31 @@
-"""The coordinator's client: a channel with TLS and a rotating bearer token, calls with deadlines, errors by meaning."""
+"""The coordinator's client: calls with deadlines over a channel (`channels`), errors by meaning."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from espalier_kit.errors import Conflict, EspalierError, Forbidden, NotFound, Permanent, Retryable
 from espalier_rpc import convert
+from espalier_rpc.channels import MAX_MESSAGE_BYTES, channel
+from espalier_rpc.jsonform import from_json, to_json
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.v1.coordinator_pb2_grpc import CoordinatorStub
 from espalier_rpc.views import JobList, JobRequest, JobUpdate, JobView, TaskView
 
+__all__ = ["CoordinatorClient", "channel", "translate"]
+
 CALL_TIMEOUT_S = 20.0
-KEEPALIVE_S = 20
-"""A peer that answers no ping for ten seconds after this long without a byte is away. Servers must permit it."""
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+COMPRESS_FROM_BYTES = 64 * 1024
+"""Requests of at least this size are compressed: below, it costs more than it saves."""
 REASON_KEY = "espalier-reason"
 """Trailing metadata in which the server names its reason."""
-
-_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 3_000),  # it is back in seconds; the default is two minutes
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.enable_http_proxy", 0),  # nothing but settings decides where we go
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 _MEANING: dict[grpc.StatusCode, tuple[type[EspalierError], str]] = {
     grpc.StatusCode.NOT_FOUND: (NotFound, "NotFound"),
@@ -50,35 +42,11 @@ _MEANING: dict[grpc.StatusCode, tuple[type[EspalierError], str]] = {
 }
 
 
-def channel(
-    address: str, *, ca_pem: str | None, server_name: str | None, token: Callable[[], str]
-) -> grpc.aio.Channel:
-    """A TLS channel to `address` (host:port).
-
-    `ca_pem` None trusts the machine's roots; `server_name` is the name that the certificate must carry, whatever the
-    address. `token` is asked anew for each call, since tokens rotate; it runs on a thread of gRPC's.
-    """
-    tls = grpc.ssl_channel_credentials(root_certificates=None if ca_pem is None else ca_pem.encode())
-    credentials = grpc.composite_channel_credentials(tls, grpc.metadata_call_credentials(_Bearer(token)))
-    options = [*_OPTIONS, ("grpc.ssl_target_name_override", server_name)] if server_name else list(_OPTIONS)
-    return grpc.aio.secure_channel(address, credentials, options=options)
-
-
-class _Bearer(grpc.AuthMetadataPlugin):
-    def __init__(self, token: Callable[[], str]) -> None:
-        self._token = token
-
-    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
-        try:
-            metadata = (("authorization", f"Bearer {self._token()}"),)
-        except Exception as error:
-            callback((), error)  # the call ends as UNAVAILABLE: an unreadable token file is worth another try
-        else:
-            callback(metadata, None)
-
-
 def translate(error: grpc.aio.AioRpcError) -> EspalierError:
     """The error by meaning; its message is the server's sentence."""
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in (error.details() or ""):
+        return Permanent(f"a message may have at most {MAX_MESSAGE_BYTES} bytes: submit the tasks in several requests "
+                         "under one uid, and put large payloads into the artifact store", reason="MessageTooLarge")
     kind, reason = _MEANING.get(error.code(), (Retryable, "Unavailable"))
     metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     told = dict(metadata).get(REASON_KEY)
@@ -99,6 +67,11 @@ def _by_meaning() -> Iterator[None]:
         raise Retryable("the coordinator cancelled the call") from error  # gRPC raises the same for both
 
 
+def compression_of(request: Message) -> grpc.Compression | None:
+    """How to send a message: small ones as they are."""
+    return grpc.Compression.Gzip if request.ByteSize() >= COMPRESS_FROM_BYTES else None
+
+
 class CoordinatorClient:
     """All calls raise the errors of `espalier_kit.errors`; none retries by itself, `Retryable` says that one may."""
 
@@ -109,8 +82,9 @@ class CoordinatorClient:
 
     async def submit(self, job: JobRequest) -> JobView:
         """Hand a job over. Idempotent by uid: tasks already there are left as they are."""
+        request = convert.job_request_to_wire(job)
         with _by_meaning():
-            answer = await self._stub.SubmitJob(convert.job_request_to_wire(job), timeout=self._timeout_s)
+            answer = await self._stub.SubmitJob(request, timeout=self._timeout_s, compression=compression_of(request))
         return convert.job_view_from_wire(answer)
 
     async def update(self, update: JobUpdate) -> JobView:
@@ -156,6 +130,28 @@ class CoordinatorClient:
             finally:
                 call.cancel()
         raise Retryable("the coordinator ended the watch")
+
+    async def unary(self, rpc: str, request: Message, *, wait_s: float = 0.0) -> Any:
+        """Any call by its name, message in and out; `wait_s` is what it may take on purpose."""
+        with _by_meaning():
+            return await getattr(self._stub, rpc)(
+                request, timeout=self._timeout_s + wait_s, compression=compression_of(request)
+            )
+
+    async def call(self, rpc: str, **fields: Any) -> dict[str, Any]:
+        """Any call by its name, JSON in and out (`jsonform`): for tools that show what they get."""
+        kind = getattr(pb, pb.DESCRIPTOR.services_by_name["Coordinator"].methods_by_name[rpc].input_type.name)
+        return to_json(await self.unary(rpc, from_json(kind, fields)))
+
+    async def follow(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
+        """One job and each of its changes as JSON, to its end."""
+        with _by_meaning():
+            call = self._stub.WatchJob(pb.WatchJobRequest(job_id=job_id))
+            try:
+                async for message in call:
+                    yield to_json(message)
+            finally:
+                call.cancel()
 
     async def session(self, messages: AsyncIterator[pb.WorkerMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
         """A worker's conversation; ends when the coordinator closes it. The worker's own session module converts."""
