@@ -7,35 +7,80 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
+from espalier_coordinator.cache import Cached
 from espalier_coordinator.model import Ending, Job, NewTask, Spent, TaskRecord, record_of
+from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.store import (
+    Archived,
+    ArchiveJob,
+    DeadLetter,
     Deposed,
+    DropCached,
     DropJob,
+    DropReservation,
+    DropTemplate,
     DropWorker,
+    PutCached,
     PutEnding,
     PutJob,
+    PutReopened,
+    PutReservation,
     PutSpent,
     PutTasks,
+    PutTemplate,
     PutWorker,
+    Snapshot,
     StoredTask,
     TaskStore,
 )
 from espalier_coordinator.store.memory import MemoryStore
 from espalier_coordinator.store.postgres import AWAY, PostgresStore, connect
 from espalier_coordinator.store.sqlite import SqliteStore
+from espalier_coordinator.templates import Template
 from espalier_kit.errors import Permanent, Retryable
 from espalier_kit.execution import Dependency, TaskState, When
 from tests.support.postgres import PostgresServer, running_server
 
 Reopen = Callable[[], TaskStore]
 
-JOB = Job("u", "ns", "n", "GradingJob", 3, True, False, 2, 60.5, 1000.25, 0.0, True)
-A = record_of("u", NewTask("a", "t", b"\x00{}", (), 1.5, 0, ("gpu", "arm")), 1)
+JOB = Job("u", "ns", "n", "GradingJob", 3, True, False, 2, 60.5, 1000.25, 0.0, True, "pool", 2.5, 10.0, 7,
+          ("night", "gpu"), "enough")
+A = record_of("u", NewTask("a", "t", b"\x00{}", (), 1.5, 0, ("gpu", "arm"), (("gpu", 0.5), ("memoryGiB", 4.0)),
+                           "read-write"), 1)
 B = record_of("u", NewTask("b", "t", depends_on=(Dependency("a"), Dependency("c", When.FINISHED))), 2)
+VERSION_1 = f"""
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE jobs (
+  uid TEXT PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, priority INTEGER NOT NULL,
+  suspended INTEGER NOT NULL, cancelled INTEGER NOT NULL, retries INTEGER NOT NULL, task_timeout_s REAL NOT NULL,
+  submitted_at REAL NOT NULL, finished_at REAL NOT NULL, has_endpoints INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE tasks (
+  sequence INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, job_uid TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL,
+  payload BLOB NOT NULL, depends_on TEXT, timeout_s REAL NOT NULL, retries INTEGER, tags TEXT,
+  attempt INTEGER NOT NULL DEFAULT 0, faults INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX tasks_by_job ON tasks (job_uid);
+CREATE TABLE results (
+  task_id TEXT PRIMARY KEY, job_uid TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL,
+  message TEXT NOT NULL, value BLOB NOT NULL, tallies TEXT, worker TEXT NOT NULL, execution_s REAL NOT NULL,
+  finished_at REAL NOT NULL
+);
+CREATE TABLE workers (key TEXT PRIMARY KEY) WITHOUT ROWID;
+INSERT INTO meta VALUES ('schema', 1), ('epoch', 7);
+INSERT INTO jobs VALUES ('u', 'ns', 'n', 'GradingJob', 3, 1, 0, 2, 60.5, 1000.25, 0.0, 1);
+INSERT INTO tasks VALUES (1, '{A.id}', 'u', 'a', 't', X'7B7D', NULL, 1.5, 0, '["gpu"]', 2, 1, 1);
+INSERT INTO results VALUES
+  ('{A.id}', 'u', 'done', 2, 'r', 'm', X'7B2276223A317D', '{{"points": 1.25}}', 'ns/w', 0.5, 1001.5);
+INSERT INTO workers VALUES ('ns/w')
+"""
+"""A database as the version before wrote it, with one finished task."""
 DONE = Ending(TaskState.DONE, 2, "r", "m", b'{"v":1}', {"points": 1.25}, "ns/w", 0.5, 1001.5)
 FAILED = Ending(TaskState.FAILED, 1, "PlatformFault", "late")
 
@@ -180,6 +225,82 @@ def test_a_result_of_a_task_that_is_gone_is_not_kept(reopen: Reopen) -> None:
     assert reopen().load().tasks == (stored(A),)
 
 
+def test_a_reopened_task_is_open_and_takes_the_next_result(reopen: Reopen) -> None:
+    reopen().commit([PutJob(JOB), PutTasks((A,)), PutEnding(A.id, "u", FAILED)])
+    reopen().commit([PutReopened(A.id, Spent(1, 0, 0))])
+    assert reopen().load().tasks == (stored(A, Spent(1, 0, 0)),)
+    reopen().commit([PutEnding(A.id, "u", DONE)])
+    assert reopen().load().tasks == (stored(A, Spent(1, 0, 0), DONE),)
+
+
+def test_a_group_that_reopens_leaves_the_same_when_it_is_written_twice(reopen: Reopen) -> None:
+    group = [PutEnding(A.id, "u", FAILED), PutReopened(A.id, Spent(1)), PutEnding(A.id, "u", DONE)]
+    store = reopen()
+    store.commit([PutJob(JOB), PutTasks((A,))])
+    for _ in range(2):
+        store.commit(group)
+        assert store.load().tasks == (stored(A, Spent(1), DONE),)
+
+
+def test_an_archived_job_is_passed_over_and_found(reopen: Reopen) -> None:
+    other = replace(JOB, uid="v", namespace="elsewhere", finished_at=9.5)
+    c = record_of("v", NewTask("c", "t"), 3)
+    reopen().commit([PutJob(JOB), PutJob(other), PutTasks((A, c)), PutEnding(c.id, "v", FAILED),
+                     ArchiveJob("v", '{"said": 1}')])
+    store = reopen()
+    snapshot = store.load()
+    assert (snapshot.jobs, snapshot.tasks, snapshot.last_sequence) == ((JOB,), (stored(A),), 3)
+    assert snapshot.archived == (("v", "elsewhere", 9.5),)
+    assert store.archived(None) == store.archived("elsewhere") == (Archived(other, '{"said": 1}'),)
+    assert store.archived("ns") == store.archived(None, after="v") == ()
+    assert store.job("v").jobs == (other,)
+    assert store.job("v").tasks == (stored(c, None, FAILED),)
+    assert store.dead_letters(None) == (DeadLetter("elsewhere", stored(c, None, FAILED)),)
+
+
+def test_a_job_that_is_put_again_is_archived_no_longer(reopen: Reopen) -> None:
+    reopen().commit([PutJob(JOB), ArchiveJob("u", "{}"), PutJob(JOB)])
+    assert reopen().load().jobs == (JOB,)
+    assert reopen().load().archived == ()
+
+
+def test_archived_jobs_come_in_pages(reopen: Reopen) -> None:
+    jobs = [replace(JOB, uid=f"j{n}") for n in range(5)]
+    store = reopen()
+    store.commit([*(PutJob(j) for j in jobs), *(ArchiveJob(j.uid, "{}") for j in jobs)])
+    assert [a.job.uid for a in store.archived("ns", limit=2)] == ["j0", "j1"]
+    assert [a.job.uid for a in store.archived("ns", after="j1", limit=9)] == ["j2", "j3", "j4"]
+
+
+def test_nobody_is_found_where_there_is_nobody(reopen: Reopen) -> None:
+    store = reopen()
+    assert (store.job("u"), store.archived(None), store.dead_letters(None)) == (Snapshot(), (), ())
+
+
+def test_dead_letters_come_in_pages_by_sequence_and_only_failed_ones(reopen: Reopen) -> None:
+    records = [record_of("u", NewTask(f"t{n}", "t"), n) for n in range(1, 6)]
+    store = reopen()
+    store.commit([PutJob(JOB), PutTasks(tuple(records)), *(PutEnding(r.id, "u", FAILED) for r in records[:4]),
+                  PutEnding(records[4].id, "u", DONE)])
+    assert [x.task.record.sequence for x in store.dead_letters("ns", limit=3)] == [1, 2, 3]
+    assert [x.task.record.sequence for x in store.dead_letters(None, job_uid="u", after=3)] == [4]
+    assert store.dead_letters("other") == store.dead_letters(None, job_uid="v") == ()
+
+
+def test_templates_reservations_and_cached_results_come_back_and_go(reopen: Reopen) -> None:
+    first = Template("ns", "bench", (NewTask("a", "t", b'{"m":"{m}"}', (Dependency("b", When.FINISHED),), 1.5, 2,
+                                             ("gpu",), (("gpu", 1.0),), "read-write"),), "what", {"m": "q"}, ("n",), 3)
+    again = replace(first, revision=4, description="other")
+    kept = Reservation("ns", "r", 2, frozenset({"gpu", "arm"}), "u", 1234.5)
+    old, new = Cached("k1", b"\x00", {"n": 1.0}, 1.0), Cached("k0", b"2", created_at=2.0)
+    reopen().commit([PutTemplate(first), PutTemplate(again), PutReservation(replace(kept, slots=9)),
+                     PutReservation(kept), PutCached(new), PutCached(old), PutCached(replace(old, value=b"late"))])
+    snapshot = reopen().load()
+    assert (snapshot.templates, snapshot.reservations, snapshot.cached) == ((again,), (kept,), (old, new))
+    reopen().commit([DropTemplate("ns", "bench"), DropReservation("ns", "r"), DropCached(("k0", "k1", "k2"))])
+    assert reopen().load() == Snapshot()
+
+
 def test_a_group_of_thousands_comes_back(reopen: Reopen) -> None:
     records = tuple(record_of("u", NewTask(str(n), "t", bytes([n % 256]) * 50), n) for n in range(1, 5_001))
     reopen().commit([PutJob(JOB), PutTasks(records), *(PutEnding(r.id, "u", DONE) for r in records)])
@@ -220,6 +341,39 @@ def test_a_database_of_another_version_is_refused_with_a_sentence(tmp_path: Path
     db.close()
     with pytest.raises(Permanent, match="schema 99"):
         SqliteStore(tmp_path / "c.db")
+
+
+def test_a_database_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "c.db") as db:
+        db.executescript(VERSION_1)
+    db.close()
+    store = SqliteStore(tmp_path / "c.db")
+    _is_as_before(store)
+    store.close()
+    again = SqliteStore(tmp_path / "c.db")
+    _is_as_before(again)
+    again.close()
+
+
+def test_a_migration_that_is_interrupted_changes_nothing(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "c.db") as db:
+        db.executescript(VERSION_1 + "; ALTER TABLE tasks ADD COLUMN cache TEXT;")  # its last step must fail
+    db.close()
+    with pytest.raises(Retryable, match="duplicate column"):
+        SqliteStore(tmp_path / "c.db")
+    with sqlite3.connect(tmp_path / "c.db") as db:
+        assert [row[1] for row in db.execute("PRAGMA table_info(jobs)")][-1] == "has_endpoints"
+        assert db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() == (1,)
+    db.close()
+
+
+def _is_as_before(store: TaskStore) -> None:
+    snapshot = store.load()
+    assert snapshot.jobs == (Job("u", "ns", "n", "GradingJob", 3, True, False, 2, 60.5, 1000.25, 0.0, True),)
+    a = record_of("u", NewTask("a", "t", b"{}", (), 1.5, 0, ("gpu",)), 1)
+    assert snapshot.tasks == (stored(a, Spent(2, 1, 1), replace(DONE, tallies={"points": 1.25})),)
+    assert (snapshot.workers, snapshot.last_sequence) == (("ns/w",), 1)
+    assert store.begin_epoch() > 7
 
 
 def test_a_full_disk_refuses_the_whole_commit_and_takes_it_later(tmp_path: Path) -> None:
@@ -312,6 +466,18 @@ def test_a_database_on_a_server_of_another_version_is_refused_with_a_sentence(po
         connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema'")
     with pytest.raises(Permanent, match=r"'test\d+' at .* has schema 99"):
         PostgresStore(url)
+
+
+def test_a_database_on_a_server_of_the_version_before_is_brought_up_to_date(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    types = {"INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION", "BLOB": "BYTEA", "WITHOUT ROWID": "", "X'": "'\\x"}
+    with connect(url) as connection:
+        for statement in VERSION_1.split(";"):
+            connection.execute(reduce(lambda text, name: text.replace(name, types[name]), types, statement).encode())
+    for _ in range(2):
+        store = PostgresStore(url)
+        _is_as_before(store)
+        store.close()
 
 
 def test_a_server_that_is_not_there_is_a_sentence_without_the_password() -> None:

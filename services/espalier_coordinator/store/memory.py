@@ -68,7 +68,7 @@ class MemoryStore:
         return Snapshot(
             tuple(job for uid, job in tables.jobs.items() if uid not in tables.summaries), tasks,
             tuple(tables.workers), tuple(tables.templates.values()), tuple(tables.reservations.values()),
-            tuple(tables.cached.values()), tuple(
+            tuple(sorted(tables.cached.values(), key=lambda c: (c.created_at, c.key))), tuple(
                 (uid, tables.jobs[uid].namespace, tables.jobs[uid].finished_at) for uid in sorted(tables.summaries)
             ),
             max((t.record.sequence for t in tables.tasks.values()), default=0),
