@@ -91,6 +91,16 @@ class Database(Model):
     )
 
 
+class Callers(Model):
+    """Callers of the coordinator that are no service accounts."""
+
+    existing_secret: OptionalName = Field(
+        default="",
+        description="A Secret in the release's namespace whose key `callers.yaml` lists API keys (hashed) and their "
+        "rights. Service accounts are known besides.",
+    )
+
+
 class Storage(Model):
     """The coordinator's volume."""
 
@@ -119,6 +129,19 @@ class Coordinator(Placed):
         default=10, gt=0, description="A worker that is silent for so long is called degraded."
     )
     retries: int = Field(default=3, ge=0, le=20, description="Further attempts of a task, where its job does not say.")
+    fairness: Literal["priority", "weighted-jobs", "weighted-namespaces"] = Field(
+        default="priority",
+        description="How jobs of one priority share the workers: first come first served, or by weight.",
+    )
+    max_completed_jobs: int = Field(
+        default=1000, ge=0, description="Completed jobs kept in memory; older ones are read from the database."
+    )
+    completed_ttl_seconds: float = Field(
+        default=0, ge=0, description="After that, completed jobs are forgotten; 0: when their object is deleted."
+    )
+    cache_entries: int = Field(default=10000, ge=0, description="Results kept to answer for equal tasks.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    callers: Callers = Callers()
     termination_grace_seconds: int = Field(
         default=30, ge=10, le=3600, description="How long it may take to write what is queued and to end its streams."
     )

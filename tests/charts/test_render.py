@@ -100,7 +100,7 @@ def test_the_chart_sets_every_setting_of_the_contract(word: str) -> None:
     (row,) = re.findall(rf"^\| {word} \| (.*) \|$", settings, flags=re.M)
     inside_pods = row.split("; outside a pod")[0]
     wanted = {f"ESPALIER_{word.upper()}_{name}" for name in re.findall(r"`([A-Z_]+)`", inside_pods)}
-    assert wanted <= set(environment(word, "default"))
+    assert wanted <= set(environment(word, "every option"))
 
 
 @pytest.mark.parametrize("word", PROGRAMS)
