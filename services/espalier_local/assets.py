@@ -23,7 +23,7 @@ GO_AT_LEAST = (1, 26)
 BUILD_SPACE_BYTES = 6 * 2**30
 """Go's build cache and module downloads for all three modules, measured at about 5 GB."""
 _OWN_VERSION = "v0.0"
-_GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+GO_ENVIRONMENT = {"CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
 """Nothing of the user's may change the build, and go must not fetch another go."""
 
 
@@ -181,7 +181,7 @@ def _binary(tool: str) -> str:
 
 
 def _go_version(go: Path) -> tuple[int, int]:
-    environment = {**os.environ, **_GO_ENVIRONMENT}
+    environment = {**os.environ, **GO_ENVIRONMENT}
     answer = subprocess.run([go, "version"], capture_output=True, text=True, check=False, env=environment)
     return parse_go_version(answer.stdout)
 
@@ -211,7 +211,7 @@ def _build_once(family: Family, module: GoModule, target: Path, search_path: str
 
 
 def _build(go: Path, family: Family, module: GoModule, output: Path, advance: Advance) -> None:
-    environment = {**os.environ, **_GO_ENVIRONMENT}
+    environment = {**os.environ, **GO_ENVIRONMENT}
     listed = subprocess.run(
         [go, "list", "-deps", *family.tools_of(module)],
         cwd=module.directory, env=environment, capture_output=True, text=True, check=False,
