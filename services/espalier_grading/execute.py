@@ -79,18 +79,27 @@ def read_result(run: NotebookRun, finished: Finished, *, is_last_try: bool) -> N
     names = [event.get("event") for event in events]
     if "started" not in names:
         _raise_unstarted(events, finished, run)
-    if "finished" not in names and not finished.is_timeout and not is_last_try:
+    is_explained = "finished" in names or finished.is_timeout or finished.is_out_of_memory
+    if not is_explained and not is_last_try:
         raise PlatformFault(f"the sandbox ended without a word (exit code {finished.code})", reason="SandboxFailed")
-    missing = "Timeout" if finished.is_timeout else ("NotRun" if "finished" in names else "Killed")
     told = {
         event["key"]: CellResult(**{k: v for k, v in event.items() if k != "event"})
         for event in events
         if event.get("event") == "cell"
     }
-    return NotebookResult(
-        notebook=run.notebook,
-        cells=tuple(told.get(c.key, CellResult(key=c.key, reason=missing)) for c in run.cells),
-    )
+    missing = "NotRun" if "finished" in names else "Timeout" if finished.is_timeout else "Killed"
+    cells = tuple(told.get(c.key, CellResult(key=c.key, reason=missing)) for c in run.cells)
+    if finished.is_out_of_memory:
+        cells = tuple(_for_memory(cell) for cell in cells)
+    return NotebookResult(notebook=run.notebook, cells=cells)
+
+
+def _for_memory(cell: CellResult) -> CellResult:
+    """The kernel of the machine, which ended a process of this run, knows better why the notebook's kernel died."""
+    if cell.reason not in ("KernelDied", "Killed"):
+        return cell
+    said = "the submission wanted more memory than execution.memory allows"
+    return cell.model_copy(update={"reason": "OutOfMemory", "message": said})
 
 
 def memory_bytes(quantity: str) -> int:

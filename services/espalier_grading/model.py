@@ -63,7 +63,9 @@ class Prepared(Value):
 
 
 class CellResult(Value):
-    """One executed cell. `reason` is empty if it ran, else an exception's name or Timeout, KernelDied, NotRun."""
+    """One executed cell. `reason` is empty if it ran, else an exception's name or one of Timeout, KernelDied,
+    OutOfMemory, Killed, NotRun.
+    """
 
     key: str
     reason: str = ""

@@ -54,12 +54,15 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a confined process ended. `stdout` is cut at the bound that was asked for."""
+    """How a confined process ended. `stdout` is cut at the bound that was asked for; `is_out_of_memory` only a sandbox
+    with a memory of its own can tell.
+    """
 
     code: int
     stdout: bytes
     stderr: str
     is_timeout: bool
+    is_out_of_memory: bool = False
 
 
 class Sandbox(Protocol):

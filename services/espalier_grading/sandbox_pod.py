@@ -60,7 +60,7 @@ class Pod:
                 raise PlatformFault("the sandbox did not answer in time", reason="SandboxFailed") from error
         if end.refusal:
             raise PlatformFault(end.refusal, reason="SandboxUnfit")
-        return Finished(end.code, bytes(output), end.stderr, end.is_timeout)
+        return Finished(end.code, bytes(output), end.stderr, end.is_timeout, end.is_out_of_memory)
 
     def close(self) -> None:
         """Hang up: the sandbox ends."""

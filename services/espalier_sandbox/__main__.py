@@ -13,16 +13,20 @@ import os
 import signal
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from types import FrameType
 
 from espalier_kit import logs
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
 from espalier_kit.settings import load
-from espalier_sandbox import fitness, seccomp, server
+from espalier_sandbox import fitness, landlock, seccomp, server
 from espalier_sandbox.settings import SandboxSettings
 
 log = logging.getLogger("espalier_sandbox")
 _PR_SET_DUMPABLE = 4
+FOLDERS = (Path("/tmp"), Path("/dev/shm"))
+"""Where commands may write: both lie in memory, and their container's limit counts them."""
+DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom"))
 
 
 def main() -> int:
@@ -51,15 +55,25 @@ def serve(settings: SandboxSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     problems = fitness.problems(fitness.look(), runtime=settings.runtime)
-    log.info("sandbox ready", extra={"problems": list(problems), "runtime": settings.runtime})
     door = server.listen(settings.socket)
-    # Nothing of our uid may look into this process; nothing here may do what the filter refuses.
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    seccomp.install(seccomp.program(seccomp.machine_now()))
+    log.info("sandbox ready", extra={"problems": list(problems), "runtime": settings.runtime})
     worker = server.let_in(door, settings.socket)
+    version = confine()
+    log.info("sandbox shut", extra={"landlock": version})
     with worker, contextlib.suppress(ConnectionError):
         server.serve(worker, problems=problems)
     return 0
+
+
+def confine() -> int:
+    """This process and all that it will start: see `seccomp` and `landlock`, whose version is returned.
+
+    Nothing of our uid may look into this process either.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    version = landlock.restrict(FOLDERS, DEVICES)
+    seccomp.install(seccomp.program(seccomp.machine_now()))
+    return version
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from espalier_sandbox import memory
 from espalier_sandbox.wire import CHUNK_BYTES, End, Run
 
 _STDERR_BYTES = 4096
@@ -36,7 +37,7 @@ def run(request: Run, stdin: bytes, files: bytes, output: Callable[[bytes], None
 
 
 def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
-    late = threading.Event()
+    late, kills = threading.Event(), memory.kills()
 
     def out_of_time() -> None:
         late.set()
@@ -63,7 +64,12 @@ def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
     timer.cancel()
     for thread in helpers:
         thread.join()
-    return End(code=process.returncode, stderr=errors.decode(errors="replace"), is_timeout=late.is_set())
+    return End(
+        code=process.returncode,
+        stderr=errors.decode(errors="replace"),
+        is_timeout=late.is_set(),
+        is_out_of_memory=memory.kills() > kills,
+    )
 
 
 def _kill_all() -> None:

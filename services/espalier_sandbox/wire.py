@@ -44,11 +44,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How it ended. `refusal` is a sentence of the sandbox that would not run anything."""
+    """How it ended. `refusal` is a sentence of the sandbox that would not run anything; `is_out_of_memory`: the kernel
+    ended some process of it.
+    """
 
     code: int = 0
     stderr: str = ""
     is_timeout: bool = False
+    is_out_of_memory: bool = False
     refusal: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,14 @@ def _finished(*events: dict[str, object], code: int = 0, is_timeout: bool = Fals
         ),
         pytest.param(_finished(STARTED, _cell("n/a"), is_timeout=True), ["", "Timeout"], id="timeout"),
         pytest.param(_finished(STARTED, code=137), ["Killed", "Killed"], id="killed"),
+        pytest.param(
+            replace(_finished(STARTED, code=137), is_out_of_memory=True), ["OutOfMemory", "OutOfMemory"], id="memory"
+        ),
+        pytest.param(
+            replace(_finished(STARTED, _cell("n/a"), _cell("n/t", "KernelDied"), FINISHED), is_out_of_memory=True),
+            ["", "OutOfMemory"],
+            id="memory-of-the-kernel",
+        ),
         pytest.param(
             _finished(STARTED, _cell("n/a"), FINISHED, noise='no json\n[1]\n"x"\n'), ["", "NotRun"], id="noise"
         ),
