@@ -29,6 +29,7 @@ from espalier_operator.cache import Cache
 from espalier_operator.fence import FencedCluster
 from espalier_operator.observe import Observer
 from espalier_operator.plan.kinds import JOB_KINDS
+from espalier_operator.plan.policies import read_templates
 from espalier_operator.queue import Key, WorkQueue
 from espalier_operator.reconcile import Reconciler
 from espalier_operator.report import Reporter
@@ -130,9 +131,13 @@ class World:
             sources=SourceResolver(cluster, lambda _namespace: self.store), probes=self.doctor, clock=self.clock,
         )
         self.intake.on_gone = [self.observer.forget, self.reporter.forget]
+        applier = Applier(
+            cluster, self.cache, self.intake, self.authority, self.clock,
+            policies=read_templates(self.settings.policies_file),
+        )
         self.reconciler = Reconciler(
-            self.observer, Applier(cluster, self.cache, self.intake, self.authority, self.clock), self.reporter,
-            self.work, cluster, self.cache, self.intake, self.settings, self.clock,
+            self.observer, applier, self.reporter, self.work, cluster, self.cache, self.intake, self.settings,
+            self.clock,
         )
 
     async def begin(self) -> World:
