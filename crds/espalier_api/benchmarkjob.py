@@ -43,6 +43,18 @@ class Generators(Workers):
     capacity: int = Field(default=1, ge=1, le=64, description="Tasks that one runs at once; load wants 1.")
     placement: Literal["linux", "mlx"] = Field(default="linux", description="`mlx`: on Macs, which are virtual nodes.")
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            rule="!has(self.pool)"
+            " || (self.replicas == 1 && self.capacity == 1 && !has(self.pod) && self.placement == 'linux')",
+            message="with generators.pool leave out replicas, capacity, placement and pod: the pool has its own",
+        ),
+        Rule(
+            rule="has(self.pool) ? has(oldSelf.pool) && self.pool == oldSelf.pool : !has(oldSelf.pool)",
+            message="spec.generators.pool cannot change after creation: apply a new object",
+        ),
+    )
+
 
 class TaskEdge(Model):
     """A task that must come first."""

@@ -12,17 +12,23 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from pydantic import BaseModel
 from typer import Typer
 from typer.main import get_command
 
 from espalier_api import API_VERSION
+from espalier_api.benchmarkcomparison import BenchmarkComparisonSpec
+from espalier_api.benchmarkjob import BenchmarkJobSpec
 from espalier_api.gradingjob import GradingJobSpec
 from espalier_api.modelserver import ModelServerSpec
 from espalier_cli.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-SPECS = {"GradingJob": GradingJobSpec, "ModelServer": ModelServerSpec}
+SPECS: dict[str, type[BaseModel]] = {
+    "GradingJob": GradingJobSpec, "ModelServer": ModelServerSpec, "BenchmarkJob": BenchmarkJobSpec,
+    "BenchmarkComparison": BenchmarkComparisonSpec,
+}
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:

@@ -71,7 +71,8 @@ UNSCHEDULED = {
         ),
     ],
     ids=[
-        "unseen", "refused", "waits for runs", "waits for Macs", "image", "unscheduled", "complete", "running", "degraded",
+        "unseen", "refused", "waits for runs", "waits for Macs", "image", "unscheduled", "complete", "running",
+        "degraded",
     ],
 )
 def test_sentence_and_next_step(given: Facts, said: str, step: str) -> None:
