@@ -86,9 +86,11 @@ def _load(cluster: Cluster, home: Path, programs: dict[str, Path]) -> None:
         directory = Path(scratch)
         images.agnhost_tree(directory / "agnhost", programs["agnhost"])
         images.busybox_tree(directory / "busybox")
+        images.nginx_tree(directory / "nginx")
         images.pause_tree(directory / "pause", cluster.assets["tiny"])
         for name, recipe in (
-            ("agnhost", images.AGNHOST_IMAGE), ("busybox", images.BUSYBOX_IMAGE), ("pause", images.PAUSE_IMAGE),
+            ("agnhost", images.AGNHOST_IMAGE), ("busybox", images.BUSYBOX_IMAGE), ("nginx", images.NGINX_IMAGE),
+            ("pause", images.PAUSE_IMAGE),
         ):  # fmt: skip
             archive = directory / f"{name}.tar"
             images.pack(directory / name, images.names(listed, recipe), recipe, archive)

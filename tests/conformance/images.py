@@ -1,7 +1,7 @@
 """The images that Kubernetes' own tests need, of our own making, under the names that the tests ask for.
 
-Three do: agnhost (the tests' own server, from its module), busybox (Debian's static one, with bash as its shell, since
-Debian's ash drops variables whose names hold a dot), and pause (our own pod sandbox).
+agnhost (the tests' own server, from its module), busybox (Debian's static one, with bash as its shell, since Debian's
+ash drops variables whose names hold a dot), the same again where a test wants a web server, and pause (our own).
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Recipe:
 
 AGNHOST_IMAGE = Recipe(r"/agnhost:2\.6\d", ("/agnhost",), ("pause",))
 BUSYBOX_IMAGE = Recipe(r"/busybox:", (), ("sh",))
+NGINX_IMAGE = Recipe(r"/nginx:", (), ("httpd", "-f", "-p", "80", "-h", "/usr/share/nginx/html"))
+"""For tests that want some web server with a page there: busybox's, which is none of nginx."""
 PAUSE_IMAGE = Recipe(r"/pause:", ("/tiny",), ("pause",))
 
 
@@ -79,6 +81,14 @@ def busybox_tree(directory: Path) -> None:
     (etc / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
     (etc / "group").write_text("root:x:0:\n")
     (directory / "root").mkdir(exist_ok=True)
+
+
+def nginx_tree(directory: Path) -> None:
+    """busybox with a page to serve."""
+    busybox_tree(directory)
+    page = directory / "usr/share/nginx/html/index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<html><body>a page</body></html>\n")
 
 
 def pause_tree(directory: Path, program: Path) -> None:
