@@ -96,7 +96,7 @@ class TemplateRef(Model):
 _IMMUTABLE = ("targets", "load", "dataset", "accuracy", "slo", "gate", "limits", "cache", "tasks", "templateRef")
 
 
-_ABOUT_TARGETS = ("load", "dataset", "accuracy", "slo", "limits")
+_OF_MEASURES = ("dataset", "slo", "limits")
 
 
 def _unchanged(field: str) -> str:
@@ -108,7 +108,10 @@ class BenchmarkJobSpec(Model):
     """The wish: what is measured how, or which tasks run."""
 
     targets: tuple[Target, ...] = Field(
-        default=(), max_length=2, description="One; or baseline and candidate, run in turns on the same questions."
+        default=(),
+        max_length=2,
+        description="Servers: one; or baseline and candidate, run in turns on the same questions. Tasks find them as "
+        "endpoints with roles target-0 and target-1.",
     )
     load: Load | None = None
     dataset: Dataset | None = None
@@ -136,16 +139,18 @@ class BenchmarkJobSpec(Model):
         *(settled(field) for field in ("retries", "taskTimeoutSeconds")),
         never_taken_back(),
         Rule(
-            rule="[self.targets.size() > 0, self.tasks.size() > 0, has(self.templateRef)].filter(x, x).size() == 1",
-            message="a BenchmarkJob needs exactly one of targets, tasks or templateRef",
+            rule="[has(self.load) || has(self.accuracy), self.tasks.size() > 0, has(self.templateRef)]"
+            ".filter(x, x).size() == 1",
+            message="a BenchmarkJob measures (load, accuracy), runs tasks, or those of a templateRef: say one of them",
         ),
         Rule(
-            rule="self.targets.size() == 0 || has(self.load) || has(self.accuracy)",
-            message="say what to do with the targets: load, accuracy, or both",
+            rule="self.targets.size() > 0 || !(has(self.load) || has(self.accuracy))",
+            message="load and accuracy are about targets: name one, or two to compare",
         ),
         Rule(
-            rule="self.targets.size() > 0 || !(" + " || ".join(f"has(self.{field})" for field in _ABOUT_TARGETS) + ")",
-            message=f"{', '.join(_ABOUT_TARGETS)} are about targets: name some, or remove them",
+            rule="has(self.load) || has(self.accuracy) || (self.gate.size() == 0 && !("
+            + " || ".join(f"has(self.{field})" for field in _OF_MEASURES) + "))",
+            message=f"{', '.join(_OF_MEASURES)} and gate belong to load or accuracy: add one of them, or remove these",
         ),
         Rule(
             rule="!has(self.load) || !has(self.load.blocks) || self.targets.size() == 2",
@@ -163,7 +168,7 @@ class BenchmarkJobSpec(Model):
         ),
         Rule(
             rule="self.generators.placement == oldSelf.generators.placement"
-            " && (self.targets.size() == 0 || self.generators.replicas == oldSelf.generators.replicas)",
+            " && (!has(self.load) || self.generators.replicas == oldSelf.generators.replicas)",
             message="generators cannot change after creation, they start together: apply a new BenchmarkJob",
         ),
     )

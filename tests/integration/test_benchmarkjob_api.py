@@ -16,6 +16,7 @@ from tests.support.controlplane import ROOT, ControlPlane
 EXAMPLES = sorted((ROOT / "examples/benchmark").glob("*.yaml"))
 ENDPOINT = {"endpoint": {"url": "http://127.0.0.1:9", "model": "m"}}
 LOAD = {"pattern": "poisson", "rate": 2, "durationSeconds": 10}
+GATE = {"metric": "ttft", "max": 9}
 ARTIFACT = {"uri": "artifact://" + "a" * 64}
 HEAD = ["NAME", "PHASE", "DONE", "P50 TTFT", "OUT TOK/S", "GOODPUT", "VALID", "ETA", "AGE"]
 
@@ -72,6 +73,7 @@ FULL = (
     {"dataset": {"file": ARTIFACT}, "slo": {"ttftMs": 100, "itlMs": 10, "e2eMs": 900}, "cache": "read-write"},
     {"gate": [{"metric": "ttft", "statistic": "p90", "max": 200}, {"metric": "accuracy", "name": "gsm8k", "min": 0.5}]},
     {"generators": {"replicas": 3, "placement": "mlx"}, "limits": {"maxCost": 2.5, "maxOutputTokens": 9}},
+    {"load": None, "tasks": [{"name": "a", "type": "x"}]},
     {"targets": None, "load": None, "templateRef": {"name": "t", "parameters": [{"name": "a", "value": "b"}]}},
     {
         "targets": None, "load": None, "tags": ["nightly"], "tasks": [
@@ -97,10 +99,11 @@ def test_a_payload_is_kept_as_it_was_written(plane: ControlPlane, namespace: str
 
 
 REFUSED = (
-    ({"targets": None}, "exactly one of targets, tasks or templateRef"),
-    ({"tasks": [{"name": "a", "type": "x"}]}, "exactly one of targets, tasks or templateRef"),
-    ({"load": None}, "say what to do with the targets"),
-    ({"targets": None, "tasks": [{"name": "a", "type": "x"}]}, "are about targets"),
+    ({"targets": None}, "load and accuracy are about targets"),
+    ({"tasks": [{"name": "a", "type": "x"}]}, "say one of them"),
+    ({"load": None}, "say one of them"),
+    ({"load": None, "slo": {"ttftMs": 5}, "tasks": [{"name": "a", "type": "x"}]}, "belong to load or accuracy"),
+    ({"load": None, "gate": [GATE], "tasks": [{"name": "a", "type": "x"}]}, "belong to load or accuracy"),
     ({"load": {"pattern": "poisson", "durationSeconds": 9}}, "load.rate goes with load.pattern constant or poisson"),
     ({"load": {**LOAD, "cv": 2}}, "load.cv goes with load.pattern gamma"),
     ({"load": {"pattern": "poisson", "rate": 2}}, "say how long the run is"),
@@ -132,7 +135,7 @@ REFUSED = (
 )
 
 
-@pytest.mark.parametrize(("spec", "said"), REFUSED, ids=[said for _, said in REFUSED])
+@pytest.mark.parametrize(("spec", "said"), REFUSED, ids=[f"{number} {said}" for number, (_, said) in enumerate(REFUSED)])
 def test_what_could_never_run_is_refused_with_what_to_change(
     plane: ControlPlane, namespace: str, spec: dict[str, Any], said: str
 ) -> None:

@@ -25,8 +25,8 @@ ADMIT_KEY = "admit"
 
 
 def is_measured(job: BenchmarkJob) -> bool:
-    """Whether it is about targets; otherwise it is a workflow of tasks."""
-    return bool(job.spec.targets)
+    """Whether it asks targets itself; otherwise it is a workflow of tasks."""
+    return job.spec.load is not None or job.spec.accuracy is not None
 
 
 def may_begin(facts: BenchmarkJobFacts) -> bool:
@@ -60,7 +60,7 @@ def submission(facts: BenchmarkJobFacts) -> JobRequest:
 
 def _gang(spec: BenchmarkJobSpec) -> int:
     """How many workers must be there before anything runs."""
-    return spec.generators.replicas if spec.targets and spec.load is not None else 0
+    return spec.generators.replicas if spec.load is not None else 0
 
 
 def _is_whole(judge: JudgeFacts) -> bool:
