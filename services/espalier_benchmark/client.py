@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from espalier_benchmark.items import Item
 from espalier_benchmark.stream import Answer
@@ -27,6 +27,30 @@ class Exchange:
     detail: str = ""
 
 
+class Sender(Protocol):
+    """What a generator sends through: one server, or several that are one target."""
+
+    @property
+    def name(self) -> str:
+        """The target's, in records."""
+        ...
+
+    async def ask(self, item: Item, exchange: Exchange) -> None:
+        """Send and read to the end, filling `exchange`. Raises only CancelledError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How every request of a run is asked. `takes_ignore_eos` False: the server refuses what is no part of OpenAI's."""
+
+    temperature: float = 0.0
+    seed: int | None = None
+    max_tokens: int | None = None
+    """Bound of every answer, whatever its item asks."""
+    takes_ignore_eos: bool = True
+
+
 class Client:
     """Sends to one endpoint. `now` gives the run's seconds."""
 
@@ -35,13 +59,17 @@ class Client:
         endpoint: ModelEndpoint,
         now: Callable[[], float],
         *,
-        temperature: float = 0.0,
+        style: Style = Style(),
         transport: Transport | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._now = now
-        self._temperature = temperature
+        self._style = style
         self._transport = transport or HttpTransport(endpoint)
+
+    @property
+    def name(self) -> str:
+        return self.endpoint.name or self.endpoint.url
 
     async def __aenter__(self) -> Client:
         return self
@@ -51,7 +79,7 @@ class Client:
 
     async def ask(self, item: Item, exchange: Exchange) -> None:
         """Send and read to the end. Raises only CancelledError."""
-        body = request_body(item, self.endpoint.model, temperature=self._temperature)
+        body = request_body(item, self.endpoint.model, self._style)
         try:
             async with self._transport.post(json.dumps(body).encode()) as reply:
                 exchange.headers_s = self._now()
@@ -82,17 +110,19 @@ class Client:
             exchange.error, exchange.detail = "empty", "an answer without a token"
 
 
-def request_body(item: Item, model: str, *, temperature: float) -> dict[str, Any]:
-    """The chat completion request. `ignore_eos` is sent only when set: it is no part of OpenAI's interface."""
+def request_body(item: Item, model: str, style: Style, *, is_stream: bool = True) -> dict[str, Any]:
+    """The chat completion request. `ignore_eos` and `seed` are sent only when set: not every server knows them."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": role, "content": content} for role, content in item.messages],
-        "max_tokens": item.max_tokens,
-        "temperature": temperature,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "max_tokens": min(item.max_tokens, style.max_tokens or item.max_tokens),
+        "temperature": style.temperature,
     }
-    return body | ({"ignore_eos": True} if item.ignore_eos else {})
+    if is_stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    if style.seed is not None:
+        body["seed"] = style.seed
+    return body | ({"ignore_eos": True} if item.ignore_eos and style.takes_ignore_eos else {})
 
 
 async def _error_text(reply: Reply) -> str:

@@ -96,6 +96,7 @@ METRICS: Mapping[str, Metric] = {
     for metric in (
         mean_latency("ttft", lambda record: record.response_ttft_s),
         mean_latency("e2e", lambda record: record.response_s),
+        mean_latency("tpot", lambda record: record.tpot_s),
         Metric("itl", False, lambda records: _mean(token_gaps([r for r in records if r.is_ok]))),
         Metric("throughput", True, lambda records: summarise(records).output_tokens_per_s or None),
     )

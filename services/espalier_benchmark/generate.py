@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from espalier_benchmark.client import Client, Exchange
+from espalier_benchmark.client import Exchange, Sender
 from espalier_benchmark.items import Item, Items
 from espalier_benchmark.records import Record
 from espalier_benchmark.schedule import Arrival, Schedule
@@ -74,7 +74,7 @@ class Generator:
     """One run of one schedule against one client. `write` gets every record as its request ends."""
 
     def __init__(
-        self, client: Client, watch: Stopwatch, *, items: Items, write: Callable[[Record], None], options: Options
+        self, client: Sender, watch: Stopwatch, *, items: Items, write: Callable[[Record], None], options: Options
     ) -> None:
         self._client, self._watch, self._items, self._write = client, watch, items, write
         self._options = options
@@ -84,6 +84,11 @@ class Generator:
         self._sent = 0
         self._scheduled = 0
         self._give_up_s = math.inf
+        self._is_over = False
+
+    def finish(self) -> None:
+        """Send nothing more; what is in flight is waited for."""
+        self._is_over = True
 
     async def run(self, schedule: Schedule) -> Health:
         """Send it all, wait for the answers, say how it went. Cancelling it ends every request."""
@@ -113,6 +118,8 @@ class Generator:
         for arrival in schedule.arrivals:
             item = self._items(arrival)  # made before it is due
             await self._watch.until(arrival.at_s)
+            if self._is_over:
+                break
             self._launch(arrival, item)
         last = schedule.arrivals[-1].at_s if schedule.arrivals else 0.0
         self._give_up_s = last + self._options.drain_s
@@ -128,7 +135,7 @@ class Generator:
             await _cancelled(loops)
 
     async def _user(self, numbers: Iterator[int], end_s: float) -> None:
-        while (now := self._watch.now()) < end_s and (number := next(numbers, None)) is not None:
+        while not self._is_over and (now := self._watch.now()) < end_s and (number := next(numbers, None)) is not None:
             arrival = Arrival(number, now)
             await self._launch(arrival, self._items(arrival))
 
@@ -168,7 +175,7 @@ class Generator:
         chunks = answer.chunks()
         return Record(
             index=arrival.index,
-            target=self._client.endpoint.name or self._client.endpoint.url,
+            target=self._client.name,
             intended_s=arrival.at_s,
             sent_s=now if sent_s is None else sent_s,
             ended_s=now if exchange.error or exchange.last_s is None else exchange.last_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +51,17 @@ def synthetic(*, seed: int, prompt_tokens: int, output_tokens: int) -> Items:
     return item
 
 
+def in_turn(found: Sequence[Item]) -> Items:
+    """The items round and round."""
+    return lambda arrival: found[arrival.index % len(found)]
+
+
 def from_lines(text: str, *, max_tokens: int) -> Items:
     """Items of a JSON-lines file, round and round: `prompt`, or `messages`. Raises `Misconfigured` naming the line."""
     found = [_read(number, line, max_tokens) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not found:
         raise Misconfigured("the dataset is empty", reason="BadDataset")
-    return lambda arrival: found[arrival.index % len(found)]
+    return in_turn(found)
 
 
 def _read(number: int, line: str, max_tokens: int) -> Item:

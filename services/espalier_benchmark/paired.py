@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from espalier_benchmark.client import Client
+from espalier_benchmark.client import Sender
 from espalier_benchmark.compare import turns
 from espalier_benchmark.generate import Generator, Options, Stopwatch
 from espalier_benchmark.items import Item, Items
 from espalier_benchmark.records import Record
-from espalier_benchmark.schedule import Arrival, Bounds, Pattern, Schedule, schedule
+from espalier_benchmark.schedule import Arrival, Bounds, Pattern, Schedule, part, schedule
 from espalier_benchmark.validity import Health
 from espalier_kit.errors import Misconfigured
 
@@ -30,10 +31,22 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Which generator of how many this one is, and what it waits for before each turn: its common start."""
+
+    number: int = 0
+    of: int = 1
+    start: Callable[[int], Awaitable[datetime | None]] | None = None
+    """(turn) → wall time of its second 0, None for now."""
+    begun: Callable[[Generator], None] = lambda generator: None
+    """Told of each turn's generator, so that somebody can end it early."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """A target's client and the watch that its client reads."""
 
-    client: Client
+    client: Sender
     watch: Stopwatch
 
 
@@ -44,29 +57,29 @@ async def run_paired(
     items: Items,
     write: Callable[[Record], None],
     options: Options,
+    share: Share = Share(),
 ) -> tuple[Health, ...]:
     """Run all turns, baseline (first) and candidate; one health per turn. A record's times count from its turn's start.
 
     Raises `Misconfigured` for a closed loop that ends by time: the faster target would be asked more.
     """
-    healths = []
-    if blocks.is_warmed_up:
-        for lane in lanes:
-            healths.append(await _turn(lane, _plan(blocks, 0), WARM_UP_BLOCK, items, write, options))
     offsets = _offsets(blocks)
-    for block, target in turns(blocks.count):
-        own = _shifted(items, offsets[block])
-        healths.append(await _turn(lanes[target], _plan(blocks, block), block, own, write, options))
+    runs = [(WARM_UP_BLOCK, 0), (WARM_UP_BLOCK, 1)] if blocks.is_warmed_up else []
+    healths = []
+    for turn, (block, target) in enumerate([*runs, *turns(blocks.count)]):
+        plan = part(_plan(blocks, max(block, 0)), number=share.number, of=share.of)
+        own = items if block == WARM_UP_BLOCK else _shifted(items, offsets[block])
+        at = await share.start(turn) if share.start else None
+        generator = Generator(
+            lanes[target].client,
+            lanes[target].watch,
+            items=own,
+            write=write,
+            options=replace(options, block=block, start_at=at),
+        )
+        share.begun(generator)
+        healths.append(await generator.run(plan))
     return tuple(healths)
-
-
-async def _turn(
-    lane: Lane, plan: Schedule, block: int, items: Items, write: Callable[[Record], None], options: Options
-) -> Health:
-    generator = Generator(
-        lane.client, lane.watch, items=items, write=write, options=replace(options, block=block, start_at=None)
-    )
-    return await generator.run(plan)
 
 
 def _plan(blocks: Blocks, block: int) -> Schedule:

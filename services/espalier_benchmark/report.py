@@ -1,4 +1,4 @@
-"""Report: JSON with OpenTelemetry's names, CSV of every request, one page with pictures. Pure: bytes out.
+"""Report: JSON with OpenTelemetry's names, CSV of every request, one page with pictures, PNGs. Pure: bytes out.
 
 What a server sent (its model's name, its errors) is hostile here: the page is escaped, carries no script and forbids
 any; CSV cells cannot be formulas.
@@ -9,14 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from espalier_api.benchmarkfigures import AccuracyFigures
 from espalier_benchmark.compare import Comparison
+from espalier_benchmark.exchange import as_benchmark_report
 from espalier_benchmark.measure import DEFINITIONS, Latency, Slo, Summary
+from espalier_benchmark.packs.model import Manifest
+from espalier_benchmark.pictures import as_png
 from espalier_benchmark.plots import Plot, cumulative, over_time
 from espalier_benchmark.quantiles import Percentile, samples_needed
 from espalier_benchmark.records import Record
@@ -41,36 +45,74 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that a report is made from. `load` describes the load in words."""
+    """The load on one target. `load` describes it in words; `records` are those that count."""
 
-    name: str
     target: str
     load: str
     records: Sequence[Record]
     summary: Summary
-    validity: Validity
     slo: Slo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that the files are made from. `stopped` says which limit ended it early."""
+
+    name: str
+    runs: tuple[Run, ...]
+    validity: Validity
+    accuracy: tuple[AccuracyFigures, ...] = ()
     comparison: Comparison | None = None
+    manifests: tuple[Manifest, ...] = ()
+    cost: float | None = None
+    stopped: str = ""
+    job: Mapping[str, Any] | None = None
+    """The settings as they were admitted."""
 
 
-def report_files(run: Run) -> dict[str, bytes]:
+def report_files(report: Report) -> dict[str, bytes]:
     """Every file of the report by name."""
-    return {
-        "report.json": (json.dumps(as_json(run), ensure_ascii=False, indent=1) + "\n").encode(),
-        "requests.csv": as_csv(run.records).encode(),
-        "report.html": as_page(run).encode(),
+    files = {
+        "report.json": _dumped(as_json(report)),
+        "requests.csv": as_csv([record for run in report.runs for record in run.records]).encode(),
+        "report.html": as_page(report).encode(),
     }
+    for number, run in enumerate(report.runs):
+        suffix = "" if len(report.runs) == 1 else f"-{number}"
+        files[f"benchmark-report-v0.2{suffix}.json"] = _dumped(
+            as_benchmark_report(run.records, run.summary, name=report.name, target=run.target, load=run.load)
+        )
+        for title, plot in _plots([run]):
+            files[f"{title}{suffix}.png"] = as_png(plot)
+    return files
 
 
-def as_json(run: Run) -> dict[str, Any]:
+def as_json(report: Report) -> dict[str, Any]:
     """The figures; times in seconds. A percentile that the samples cannot bound is null."""
-    summary = run.summary
-    models = sorted({record.model for record in run.records if record.model})
     found: dict[str, Any] = {
         "schema": SCHEMA,
-        "run": {"name": run.name, "target": run.target, "load": run.load},
+        "name": report.name,
+        "validity": {"verdict": report.validity.verdict, "reasons": [asdict(each) for each in report.validity.reasons]},
+        "runs": [_run(run) for run in report.runs],
+        "accuracy": [figure.wire() for figure in report.accuracy],
+        "packs": [{**asdict(pack), "template_sha256": pack.template_sha256} for pack in report.manifests],
+        "cost": report.cost,
+        "stopped": report.stopped,
+        "definitions": dict(DEFINITIONS),
+        "job": report.job,
+    }
+    if report.comparison is not None:
+        found["comparison"] = {"verdict": report.comparison.verdict, **asdict(report.comparison)}
+    return found
+
+
+def _run(run: Run) -> dict[str, Any]:
+    summary = run.summary
+    models = sorted({record.model for record in run.records if record.model})
+    return {
+        "target": run.target,
+        "load": run.load,
         "attributes": {"gen_ai.operation.name": "chat", "gen_ai.response.model": models},
-        "validity": {"verdict": run.validity.verdict, "reasons": [asdict(each) for each in run.validity.reasons]},
         "requests": {"sent": summary.requests, "succeeded": summary.succeeded, "error.type": dict(summary.errors)},
         "throughput": {
             "wall_s": summary.wall_s,
@@ -83,11 +125,7 @@ def as_json(run: Run) -> dict[str, Any]:
         if run.slo is None
         else {"slo": asdict(run.slo), "requests": summary.good, "requests_per_s": summary.goodput_per_s},
         "latencies": [_latency(each) for each in summary.latencies],
-        "definitions": dict(DEFINITIONS),
     }
-    if run.comparison is not None:
-        found["comparison"] = {"verdict": run.comparison.verdict, **asdict(run.comparison)}
-    return found
 
 
 def as_csv(records: Sequence[Record]) -> str:
@@ -100,7 +138,7 @@ def as_csv(records: Sequence[Record]) -> str:
     return out.getvalue()
 
 
-def as_page(run: Run) -> str:
+def as_page(report: Report) -> str:
     """The page: one file, nothing fetched, nothing executed."""
     environment = Environment(
         loader=PackageLoader("espalier_benchmark", "templates"),
@@ -110,9 +148,8 @@ def as_page(run: Run) -> str:
         lstrip_blocks=True,
     )
     environment.filters["bounded"] = percentile_text
-    return environment.get_template("run.html").render(
-        run=run, summary=run.summary, plots=_plots(run.records), definitions=DEFINITIONS
-    )
+    plots = [plot for _, plot in _plots(report.runs)]
+    return environment.get_template("run.html").render(report=report, plots=plots, definitions=DEFINITIONS)
 
 
 def percentile_text(found: Percentile) -> str:
@@ -122,19 +159,32 @@ def percentile_text(found: Percentile) -> str:
     return f"{found.value * 1e3:.1f} [{found.low * 1e3:.1f}, {found.high * 1e3:.1f}]"
 
 
-def _plots(records: Sequence[Record]) -> list[Plot]:
-    answered = [record for record in records if record.is_ok]
-    ttft = [record.ttft_s for record in answered if record.ttft_s is not None]
-    ends = [record.response_s for record in answered]
-    made = (
-        cumulative("Time to first token, share of requests", [("TTFT, service clock", ttft)]),
-        cumulative(
-            "End to end, share of requests",
-            [("service clock", [record.service_s for record in answered]), ("response clock", ends)],
+def _plots(runs: Sequence[Run]) -> list[tuple[str, Plot]]:
+    """(file name, picture) of one run, or of two in the same picture."""
+    answered = [(run.target, [record for record in run.records if record.is_ok]) for run in runs]
+
+    def curves(label: str, read: Callable[[Record], float | None]) -> list[tuple[str, list[float]]]:
+        named = [(target, [value for r in records if (value := read(r)) is not None]) for target, records in answered]
+        return [(f"{target}, {label}" if len(runs) > 1 else label, values) for target, values in named]
+
+    made = [
+        ("ttft", cumulative("Time to first token, share of requests", curves("service clock", lambda r: r.ttft_s))),
+        (
+            "e2e",
+            cumulative(
+                "End to end, share of requests",
+                [*curves("service clock", lambda r: r.service_s), *curves("response clock", lambda r: r.response_s)],
+            ),
         ),
-        over_time("Response time in ms over the run", [(r.intended_s, r.response_s) for r in answered]),
-    )
-    return [plot for plot in made if plot is not None]
+    ]
+    for target, records in answered:
+        title = f"Response time in ms over the run{f', {target}' if len(runs) > 1 else ''}"
+        made.append(("response-over-time", over_time(title, [(r.intended_s, r.response_s) for r in records])))
+    return [(name, plot) for name, plot in made if plot is not None]
+
+
+def _dumped(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def _latency(latency: Latency) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import aiohttp
 from espalier_kit.execution import ModelEndpoint
 
 CONNECT_SECONDS = 10.0
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 
 class Unreachable(Exception):
@@ -41,7 +43,7 @@ class Transport(Protocol):
     """What a client sends through."""
 
     def post(self, body: bytes) -> AbstractAsyncContextManager[Reply]:
-        """Post to chat completions. Raises `Unreachable` or `Cut`."""
+        """Post to the path that it was made for. Raises `Unreachable` or `Cut`."""
         ...
 
     async def close(self) -> None:
@@ -54,8 +56,8 @@ class HttpTransport:
     like the server's.
     """
 
-    def __init__(self, endpoint: ModelEndpoint) -> None:
-        self._url = f"{endpoint.url.rstrip('/')}/v1/chat/completions"
+    def __init__(self, endpoint: ModelEndpoint, *, path: str = CHAT) -> None:
+        self._url = f"{endpoint.url.rstrip('/')}{path}"
         # A compressed stream would be timed where its blocks end, not its tokens.
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if endpoint.api_key:

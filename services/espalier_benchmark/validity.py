@@ -29,7 +29,9 @@ class Health:
     cpu_share: float = 0.0
     generator: int = 0
     clock_offset_s: float = 0.0
-    """This machine's clock against the one that started the run."""
+    """This machine's clock against generator 0's."""
+    clock_uncertainty_s: float = 0.0
+    """The offset is within so much of `clock_offset_s`."""
     started_at: float = 0.0
     """Wall time of the run's second 0."""
 
@@ -80,8 +82,9 @@ def _of_generator(health: Health, records: Sequence[Record]) -> list[Reason]:
     missed = health.scheduled - health.sent
     if missed > NOT_SENT_LIMIT * health.scheduled:
         found.append(Reason("NotSent", f"{name} never sent {missed} of {health.scheduled} requests"))
-    if abs(health.clock_offset_s) > CLOCK_OFFSET_LIMIT_S:
-        found.append(Reason("ClockOffset", f"the clock of {name} is off by {health.clock_offset_s * 1e3:.1f} ms"))
+    if abs(health.clock_offset_s) - health.clock_uncertainty_s > CLOCK_OFFSET_LIMIT_S:
+        off = f"{health.clock_offset_s * 1e3:.1f} ± {health.clock_uncertainty_s * 1e3:.1f} ms"
+        found.append(Reason("ClockOffset", f"the clock of {name} is off by {off}"))
     return found
 
 

@@ -128,6 +128,9 @@ class TimedServer:
     certificate: tuple[str, str] | None = None
     diary: list[tuple[float, list[float]]] = field(default_factory=list)
     connections: int = 0
+    whole: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any]]] = lambda path, body: (200, completion("hello"))
+    """(path, body) of a request that wants no stream → status and answer; they are not in the diary."""
+    whole_asked: list[dict[str, Any]] = field(default_factory=list)
     _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
@@ -154,11 +157,21 @@ class TimedServer:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 length = int(head.split("content-length:")[1].split("\r\n")[0])
-                await reader.readexactly(length)
-                await self._answer(head, writer)
+                body = json.loads(await reader.readexactly(length))
+                if body.get("stream"):
+                    await self._answer(head, writer)
+                else:
+                    self._answer_whole(head.split()[1], body, writer)
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
+
+    def _answer_whole(self, path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        self.whole_asked.append(body)
+        status, answer = self.whole(path, body)
+        content = json.dumps(answer).encode()
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+        writer.write(head.encode() + content)
 
     async def _answer(self, head: str, writer: asyncio.StreamWriter) -> None:
         arrived, sent = time.monotonic(), list[float]()
@@ -175,6 +188,16 @@ class TimedServer:
             writer.write(_framed(token_event("x")))
         writer.write(_framed(ending(timing.tokens)) + b"0\r\n\r\n")
         await writer.drain()
+
+
+def completion(text: str, *, prompt_tokens: int = 5, output_tokens: int = 3) -> dict[str, Any]:
+    """A whole chat completion as OpenAI's servers send it."""
+    return {
+        "model": "timed",
+        "system_fingerprint": "r1",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": output_tokens},
+    }
 
 
 def _framed(data: bytes) -> bytes:

@@ -14,14 +14,14 @@ from espalier_benchmark.compare import Rules, compare
 from espalier_benchmark.measure import Slo, summarise
 from espalier_benchmark.plots import cumulative, over_time, ticks
 from espalier_benchmark.records import Record
-from espalier_benchmark.report import Run, report_files
+from espalier_benchmark.report import Report, Run, report_files
 from espalier_benchmark.validity import Reason, Validity
 
 VALID = Validity()
 HOSTILE = '=cmd()<script>alert("x")</script>'
 
 
-def run(count: int = 40, *, hostile: str = "tiny", validity: Validity = VALID) -> Run:
+def run(count: int = 40, *, hostile: str = "tiny", validity: Validity = VALID) -> Report:
     chance = random.Random(1)
     records = []
     for index in range(count):
@@ -46,18 +46,20 @@ def run(count: int = 40, *, hostile: str = "tiny", validity: Validity = VALID) -
     comparison = compare(records, baseline="a", candidate="b", metrics=["ttft", "e2e"], rules=Rules())
     slo = Slo(e2e_ms=1000)
     summary = summarise(records, slo=slo)
-    return Run(hostile, "a and b", "constant, 1/s", records, summary, validity, slo=slo, comparison=comparison)
+    runs = (Run("a and b", "constant, 1/s", records, summary, slo=slo),)
+    return Report(hostile, runs, validity, comparison=comparison)
 
 
 def test_json_uses_opentelemetrys_names_and_leaves_unresolved_tails_out() -> None:
     found = json.loads(report_files(run())["report.json"])
-    by_name = {each["name"]: each for each in found["latencies"]}
+    (own,) = found["runs"]
+    by_name = {each["name"]: each for each in own["latencies"]}
     duration = by_name["gen_ai.client.operation.duration"]
     assert (duration["clock"], duration["unit"], duration["count"]) == ("service", "s", 78)
     assert duration["percentiles"]["p50"]["low"] < duration["percentiles"]["p50"]["value"]
     assert duration["percentiles"]["p99"] == {"value": None, "low": None, "high": None, "n": 78}
     assert {"gen_ai.client.operation.time_to_first_chunk", "espalier.benchmark.e2e.response"} <= set(by_name)
-    assert found["requests"] == {"sent": 80, "succeeded": 78, "error.type": {"tiny": 2}}
+    assert own["requests"] == {"sent": 80, "succeeded": 78, "error.type": {"tiny": 2}}
     assert found["comparison"]["verdict"] == "Inconclusive"
     assert found["validity"] == {"verdict": "Valid", "reasons": []}
 
@@ -100,9 +102,11 @@ def test_a_thinned_picture_keeps_its_outlier() -> None:
 
 def test_a_run_without_an_answer_still_has_a_page() -> None:
     records = [Record(index=0, target="t", intended_s=0, sent_s=0, ended_s=1, error="connect")]
-    files = report_files(Run("r", "t", "l", records, summarise(records), Validity((Reason("NothingMeasured", "no"),))))
+    files = report_files(
+        Report("r", (Run("t", "l", records, summarise(records)),), Validity((Reason("NothingMeasured", "no"),)))
+    )
     assert "<svg" not in files["report.html"].decode()
-    assert json.loads(files["report.json"])["goodput"] is None
+    assert json.loads(files["report.json"])["runs"][0]["goodput"] is None
     assert cumulative("x", [("nothing", [])]) is None
 
 
