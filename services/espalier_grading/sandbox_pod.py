@@ -38,8 +38,9 @@ class Pod:
     processes = 4096
     """Far more than a pod may have (the kubelet's podPidsLimit): the kernel counts all pods of this uid together."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: str) -> None:
         self._socket = socket
+        self._is_spent = False
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
 
@@ -69,6 +70,8 @@ class Pod:
             self._streams = None
 
     async def _ask(self, request: Run, stdin: bytes, files: bytes, output: bytearray) -> End:
+        if self._is_spent:
+            raise PlatformFault("the sandbox of this pod is spent", reason="SandboxFailed")
         reader, writer = self._streams = self._streams or await self._connect()
         try:
             for kind, body in ((Kind.RUN, encode(request)), (Kind.STDIN, stdin), (Kind.FILES, files)):
@@ -78,7 +81,8 @@ class Pod:
         except (ConnectionError, asyncio.IncompleteReadError):
             self.close()
             return End(code=-9, stderr="the sandbox's container ended: out of memory, or stopped from outside")
-        except Permanent as error:  # a subverted sandbox spoils its own submission only
+        except Permanent as error:  # a subverted sandbox spoils its own submission only, and is not asked again
+            self._is_spent = True
             self.close()
             return End(code=-9, stderr=str(error))
         except BaseException:  # cancelled in the middle: what is still on its way belongs to nobody
@@ -89,11 +93,11 @@ class Pod:
         deadline = time.monotonic() + CONNECT_SECONDS
         while True:
             try:
-                return await asyncio.open_unix_connection(str(self._socket))
+                return await asyncio.open_unix_connection(f"\0{self._socket}")
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PlatformFault(
-                        f"no sandbox answers at {self._socket}: execution.sandbox container and gvisor need a one-shot "
+                        f"no sandbox answers as {self._socket}: execution.sandbox container and gvisor need a one-shot "
                         "pod, which the operator makes",
                         reason="SandboxUnavailable",
                     ) from error

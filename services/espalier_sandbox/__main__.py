@@ -57,7 +57,7 @@ def serve(settings: SandboxSettings) -> int:
     problems = fitness.problems(fitness.look(), runtime=settings.runtime)
     door = server.listen(settings.socket)
     log.info("sandbox ready", extra={"problems": list(problems), "runtime": settings.runtime})
-    worker = server.let_in(door, settings.socket)
+    worker = server.let_in(door)
     version = confine()
     log.info("sandbox shut", extra={"landlock": version})
     with worker, contextlib.suppress(ConnectionError):

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from pathlib import Path
 
 from espalier_kit.errors import Misconfigured, Permanent
 from espalier_sandbox import running
 from espalier_sandbox.wire import HEADER, MAX_REQUEST_BYTES, End, Kind, encode, frame, header, run_from
 
 
-def listen(path: Path) -> socket.socket:
-    """The socket, which the pod's group may enter. Raises `Misconfigured` where it cannot be made."""
+def listen(name: str) -> socket.socket:
+    """The door. Raises `Misconfigured` where another sandbox of this network namespace has that name."""
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        path.unlink(missing_ok=True)
-        door.bind(str(path))
-        os.chmod(path, 0o660)
+        door.bind(f"\0{name}")
     except OSError as error:
-        raise Misconfigured(f"ESPALIER_SANDBOX_SOCKET: cannot listen at {path}: {error.strerror}") from error
+        raise Misconfigured(f"ESPALIER_SANDBOX_SOCKET: cannot listen as {name}: {error.strerror}") from error
     door.listen(1)
     return door
 
 
-def let_in(door: socket.socket, path: Path) -> socket.socket:
+def let_in(door: socket.socket) -> socket.socket:
     """The first to come, before anything else runs here; afterwards nobody can knock any more."""
     worker, _ = door.accept()
     door.close()
-    path.unlink(missing_ok=True)
     return worker
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -56,13 +57,13 @@ FORBIDDEN = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+def place(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     with sandbox_process(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-async def pod(place: tuple[Path, subprocess.Popen[str]]) -> AsyncIterator[Pod]:
+async def pod(place: tuple[str, subprocess.Popen[str]]) -> AsyncIterator[Pod]:
     with closing(Pod(place[0])) as made:
         yield made
 
@@ -88,7 +89,7 @@ async def test_the_environment_carries_nothing_of_ours(pod: Pod) -> None:
 
 
 async def test_notebooks_of_one_submission_leave_each_other_neither_files_nor_processes(
-    pod: Pod, place: tuple[Path, subprocess.Popen[str]]
+    pod: Pod, place: tuple[str, subprocess.Popen[str]]
 ) -> None:
     stays = "import subprocess\nsubprocess.Popen(['sleep', '300'], start_new_session=True)\nopen('/tmp/left', 'w')"
     (first,) = await run(pod, stays, data={"in/x.csv": b"a,b"})
@@ -110,7 +111,7 @@ async def test_killing_everything_in_reach_earns_nothing(pod: Pod) -> None:
 
 
 async def test_a_sandbox_that_dies_in_the_middle_is_a_fault_of_the_platform_then_of_the_submission(
-    pod: Pod, place: tuple[Path, subprocess.Popen[str]]
+    pod: Pod, place: tuple[str, subprocess.Popen[str]]
 ) -> None:
     running = asyncio.create_task(run(pod, "import time; time.sleep(60)", last=False))
     (first,) = psutil.Process(place[1].pid).children()
@@ -120,20 +121,28 @@ async def test_a_sandbox_that_dies_in_the_middle_is_a_fault_of_the_platform_then
         await running
 
 
-async def test_only_the_first_to_knock_is_let_in(pod: Pod, place: tuple[Path, subprocess.Popen[str]]) -> None:
-    knock = f"import socket\nsocket.socket(socket.AF_UNIX).connect({str(place[0])!r})"
+async def test_only_the_first_to_knock_is_let_in(pod: Pod, place: tuple[str, subprocess.Popen[str]]) -> None:
+    knock = f"import socket\nsocket.socket(socket.AF_UNIX).connect(chr(0) + {place[0]!r})"
     (cell,) = await run(pod, knock)
-    assert cell.reason == "FileNotFoundError"
+    assert cell.reason == "ConnectionRefusedError"
+
+
+async def test_sockets_of_others_on_the_same_network_are_out_of_reach(pod: Pod) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"\0espalier-other-{id(pod)}")
+        other.listen(1)
+        (cell,) = await run(pod, f"import socket\nsocket.socket(socket.AF_UNIX).connect('\\0espalier-other-{id(pod)}')")
+    assert cell.reason == "PermissionError"
 
 
 async def test_a_container_that_confines_nothing_refuses_with_a_sentence(tmp_path: Path) -> None:
     refusal = pytest.raises(PlatformFault, match="set readOnlyRootFilesystem")
-    with sandbox_process(tmp_path, is_writable=True) as (socket, _), closing(Pod(socket)) as pod, refusal as caught:
+    with sandbox_process(tmp_path, is_writable=True) as (name, _), closing(Pod(name)) as pod, refusal as caught:
         await run(pod, "assert True")
     assert caught.value.reason == "SandboxUnfit"
 
 
 async def test_gvisor_is_never_silently_another_kernel(tmp_path: Path) -> None:
     refusal = pytest.raises(PlatformFault, match="gVisor was asked for, but the kernel here is")
-    with sandbox_process(tmp_path, runtime="gvisor") as (socket, _), closing(Pod(socket)) as pod, refusal:
+    with sandbox_process(tmp_path, runtime="gvisor") as (name, _), closing(Pod(name)) as pod, refusal:
         await run(pod, "assert True")
