@@ -113,6 +113,9 @@ class Coordinator(Placed):
 
     grpc_port: PortNumber = Field(default=50051, description="gRPC over TLS: the operator, workers, KEDA.")
     http_port: PortNumber = Field(default=8081, description="HTTPS: artifacts, REST, metrics, health.")
+    health_port: PortNumber = Field(
+        default=50052, description="gRPC health in plain text, for the kubelet's probes, which speak no TLS."
+    )
     scaling_port: PortNumber = Field(
         default=8443, description="external.metrics.k8s.io for the API server, where a pool is scaled by it."
     )

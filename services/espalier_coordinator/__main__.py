@@ -26,6 +26,7 @@ from espalier_coordinator.entrance import access_of, tls_of
 from espalier_coordinator.health import Health
 from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
+from espalier_coordinator.probing import health_port
 from espalier_coordinator.scaling.keda import SERVICE as KEDA
 from espalier_coordinator.scaling.keda import KedaScaler
 from espalier_coordinator.scaling.pending import Pending
@@ -129,6 +130,7 @@ async def _serve(
         async with (
             serving(web, host=settings.host, port=settings.http_port, tls=tls) as http_port,
             metrics_api(settings, host, pending, clock),
+            health_port(settings, server, health),
         ):
             await server.start()
             log.info("serving", extra={"host": settings.host, "grpc_port": server.port, "http_port": http_port,

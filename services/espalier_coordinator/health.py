@@ -39,6 +39,14 @@ def problems(facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
+def unready(facts: Facts) -> tuple[str, ...]:
+    """Why it should get no new work; none: it takes it."""
+    found = problems(facts)
+    if facts.commit_age_s > SLOW_COMMIT_S:
+        found += (f"a write has waited {facts.commit_age_s:.0f} s for the disk",)
+    return found
+
+
 class Health:
     """Gathers the facts; `run` measures the event loop."""
 

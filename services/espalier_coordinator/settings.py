@@ -9,21 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from espalier_coordinator.fairness import Fairness
 from espalier_coordinator.pools import read_pools
-from espalier_kit.settings import Settings
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+from espalier_kit.settings import Settings, level
 
 
 def _names(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
-
-
-def _level(value: object) -> object:
-    name = str(value).upper()
-    name = {"WARN": "WARNING", "TRACE": "DEBUG"}.get(name, name)
-    if name not in LEVELS:
-        raise ValueError(f"expected one of {', '.join(LEVELS).lower()}")
-    return name
 
 
 def _is_postgres(url: SecretStr) -> SecretStr:
@@ -46,6 +36,8 @@ class CoordinatorSettings(Settings):
     http_port: int = Field(default=8081, ge=0, le=65535)
     scaling_port: int = Field(default=0, ge=0, le=65535)
     """Of the metrics API for the API server; 0: none."""
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """Of grpc.health.v1 in plain text, for probes that speak no TLS; 0: none."""
     data: Path
     database: Annotated[SecretStr, AfterValidator(_is_postgres)] = SecretStr("")
     tls_dir: Path | None = None
@@ -71,4 +63,4 @@ class CoordinatorSettings(Settings):
     """Results kept to answer for equal tasks."""
     retries: int = Field(default=3, ge=0)
     """Of a job that does not say."""
-    log_level: Annotated[str, BeforeValidator(_level)] = "INFO"
+    log_level: Annotated[str, BeforeValidator(level)] = "INFO"

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from espalier_coordinator.access import Access, Identity, identify
 from espalier_coordinator.artifacts import ArtifactFiles
 from espalier_coordinator.calls.book import Calls
-from espalier_coordinator.health import SLOW_COMMIT_S, Health, problems
+from espalier_coordinator.health import Health, problems, unready
 from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
 from espalier_coordinator.openapi import document, page
@@ -112,10 +112,7 @@ def _add_health(web: FastAPI, health: Health, metrics: Metrics) -> None:
 
     @web.get("/readyz")
     async def readyz() -> Response:
-        facts = health.facts()
-        found = [*problems(facts)]
-        if facts.commit_age_s > SLOW_COMMIT_S:
-            found.append(f"a write has waited {facts.commit_age_s:.0f} s for the disk")
+        found = unready(health.facts())
         return Response("; ".join(found) or "ok", status_code=503 if found else 200, media_type="text/plain")
 
     @web.get("/metrics")

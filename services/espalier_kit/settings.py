@@ -19,6 +19,17 @@ class Settings(BaseModel):
 
 S = TypeVar("S", bound=Settings)
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def level(value: object) -> object:
+    """A log level in any spelling, for a `BeforeValidator`; WARN and TRACE are understood."""
+    name = str(value).upper()
+    name = {"WARN": "WARNING", "TRACE": "DEBUG"}.get(name, name)
+    if name not in LEVELS:
+        raise ValueError(f"expected one of {', '.join(LEVELS).lower()}")
+    return name
+
 
 def load(cls: type[S], program: str, environ: Mapping[str, str] | None = None) -> S:
     """Read `ESPALIER_<PROGRAM>_<FIELD>`; raises `Misconfigured` naming each wrong variable."""

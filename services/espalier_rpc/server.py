@@ -145,10 +145,42 @@ class Server:
     async def start(self) -> None:
         """Listen; health says SERVING."""
         await self.grpc.start()
+        await self.set_serving(True)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What health says from now on; nothing after `stop`."""
+        answer = health_pb2.HealthCheckResponse
         for name in self._services:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self._health.set(name, answer.SERVING if serving else answer.NOT_SERVING)
+
+    def answer_health(self, other: aio.Server) -> None:
+        """Let another server answer for the health of this one."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, other)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, give running ones `grace_s` seconds, then cut them."""
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(grace_s)
+
+
+class HealthPort:
+    """Another server's health in plain text, and nothing else: probes that speak no TLS ask here.
+
+    Raises `Misconfigured` where the address (host:port) cannot be had.
+    """
+
+    def __init__(self, address: str, server: Server) -> None:
+        self._grpc = aio.server(options=[("grpc.so_reuseport", 0)])
+        server.answer_health(self._grpc)
+        try:
+            self.port = self._grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            raise Misconfigured(f"cannot listen on {address}: is the port in use?", reason="AddressInUse") from error
+
+    async def start(self) -> None:
+        """Listen."""
+        await self._grpc.start()
+
+    async def stop(self) -> None:
+        """Listen no longer."""
+        await self._grpc.stop(0)
