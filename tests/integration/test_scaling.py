@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -42,7 +42,7 @@ def pending(kubectl: Kubectl, selector: str) -> dict[str, str]:
 
 
 async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_with_nothing_lost_or_doubled(
-    available: None, client: Client, kubectl: Kubectl, diary: Told, record_property: pytest.RecordProperty
+    available: None, client: Client, kubectl: Kubectl, diary: Told, record_property: Callable[[str, object], None]
 ) -> None:
     """When the short tasks are done the long ones still run: workers that are taken away then drain."""
     await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
@@ -90,4 +90,5 @@ async def test_the_api_server_lists_the_metric_and_verifies_the_certificate(avai
     assert service["spec"]["caBundle"], "the operator wrote it"
     listed = json.loads(kubectl("get", "--raw", "/apis/external.metrics.k8s.io/v1beta1"))
     assert [resource["name"] for resource in listed["resources"]] == ["espalier_pending_work_units"]
-    assert "espalier_pending_work_units" in kubectl("api-resources", "--api-group=external.metrics.k8s.io", "-o", "name")
+    known = kubectl("api-resources", "--api-group=external.metrics.k8s.io", "-o", "name")
+    assert "espalier_pending_work_units" in known

@@ -60,4 +60,4 @@ def status(code: int, message: str) -> dict[str, Any]:
             "reason": _REASONS.get(code, "InternalError"), "code": code}
 
 
-_REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed"}
+_REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed"}

@@ -7,11 +7,11 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from espalier_coordinator.entrance import tls_of
 from espalier_coordinator.host import Host
 from espalier_coordinator.scaling import documents, trust
 from espalier_coordinator.scaling.pending import METRIC, Pending
@@ -21,6 +21,7 @@ from espalier_kit.clock import Clock
 from espalier_kit.errors import EspalierError, Misconfigured
 from espalier_kube import client
 from espalier_kube.cluster import Cluster
+from espalier_rpc.server import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +35,18 @@ SHUTDOWN_S = 1.0
 async def metrics_api(settings: CoordinatorSettings, host: Host, pending: Pending, clock: Clock) -> AsyncIterator[None]:
     """Serve on SCALING_PORT while the context is open; without a port, do nothing.
 
-    Raises `Misconfigured` outside a cluster; what goes wrong later ends the program through the host.
+    Raises `Misconfigured` outside a cluster or without TLS; what goes wrong later ends the program through the host.
     """
     if not settings.scaling_port:
         yield
         return
     assert settings.tls_dir is not None, "the entrance refuses a scaling port without it"
+    tls = tls_of(settings)
+    if tls is None:
+        raise Misconfigured("ESPALIER_COORDINATOR_SCALING_PORT needs a certificate, which the API server verifies: set "
+                            "ESPALIER_COORDINATOR_TLS_DIR", reason="Misconfigured")
     cluster = await client.connect()
-    api = MetricsApi(pending, clock, host=settings.host, port=settings.scaling_port, tls_dir=settings.tls_dir)
+    api = MetricsApi(pending, clock, host=settings.host, port=settings.scaling_port, files=tls)
     serving = asyncio.create_task(_keep(api, cluster, host, clock), name="metrics API")
     try:
         yield
@@ -74,10 +79,10 @@ async def _keep(api: MetricsApi, cluster: Cluster, host: Host, clock: Clock) -> 
 class MetricsApi:
     """`open` it with the trust of the moment, again when that changes, and `close` it."""
 
-    def __init__(self, pending: Pending, clock: Clock, *, host: str, port: int, tls_dir: Path) -> None:
+    def __init__(self, pending: Pending, clock: Clock, *, host: str, port: int, files: TlsFiles) -> None:
         self.trust: Trust | None = None
         self.port = port
-        self._pending, self._clock, self._host, self._tls_dir = pending, clock, host, tls_dir
+        self._pending, self._clock, self._host, self._files = pending, clock, host, files
         self._runner: web.AppRunner | None = None
         self._tls: ssl.SSLContext | None = None
         self._served = b""
@@ -104,9 +109,9 @@ class MetricsApi:
         if self._tls is None:
             return
         try:
-            found = (self._tls_dir / "tls.crt").read_bytes()
+            found = self._files.certificate.read_bytes()
             if found != self._served:
-                self._tls.load_cert_chain(self._tls_dir / "tls.crt", self._tls_dir / "tls.key")
+                self._tls.load_cert_chain(self._files.certificate, self._files.key)
                 self._served = found
         except (OSError, ssl.SSLError) as error:
             log.warning("certificate unreadable", extra={"error": str(error)})
@@ -134,11 +139,7 @@ class MetricsApi:
 
     async def _values(self, request: web.Request) -> web.Response:
         selector = request.query.get("labelSelector", "")
-        try:
-            made = documents.values(self._pending.now(), selector, self._clock.now())
-        except ValueError:
-            return web.json_response(documents.status(400, f"labelSelector {selector!r} cannot be read"), status=400)
-        return web.json_response(made)
+        return web.json_response(documents.values(self._pending.now(), selector, self._clock.now()))
 
 
 def _context(trusted: Trust) -> ssl.SSLContext:
