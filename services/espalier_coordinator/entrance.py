@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from espalier_coordinator.access import Access, EitherAccess, ReviewedAccess
 from espalier_coordinator.callers import NamedAccess
 from espalier_coordinator.settings import CoordinatorSettings
+from espalier_kit.addresses import is_loopback
 from espalier_kit.clock import Clock
 from espalier_kit.errors import Misconfigured
 from espalier_kube import client
@@ -34,14 +34,6 @@ def tls_of(settings: CoordinatorSettings) -> TlsFiles | None:
             "ESPALIER_COORDINATOR_INSECURE=yes where the network itself is private"
         )
     return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -32,12 +33,16 @@ _RETRYABLE_REASONS = frozenset({"DigestMismatch"})
 T = TypeVar("T")
 
 
-def web_client(base_url: str, *, ca_pem: str | None) -> httpx.AsyncClient:
-    """The HTTPS client for a coordinator's web address; `ca_pem` None trusts the machine's roots."""
+def web_client(base_url: str, *, ca_pem: str | None, pair: tuple[Path, Path] | None = None) -> httpx.AsyncClient:
+    """The client for a coordinator's web address; `ca_pem` None trusts the machine's roots, `pair` is a certificate of
+    the client and its key."""
     try:
         context = ssl.create_default_context(cadata=ca_pem)
+        if pair:
+            context.load_cert_chain(*pair)
     except ssl.SSLError as error:
-        raise Misconfigured(f"the coordinator's authority is no certificate: {error}", reason="BadAuthority") from error
+        raise Misconfigured(f"the coordinator's authority or the client's pair is no certificate: {error}",
+                            reason="BadAuthority") from error
     return httpx.AsyncClient(base_url=base_url, verify=context, timeout=_TIMEOUT, trust_env=False)
 
 
@@ -122,7 +127,8 @@ class HttpArtifacts:
     async def _answer(
         self, method: str, path: str, *, content: bytes | AsyncIterable[bytes] | None = None
     ) -> AsyncIterator[httpx.Response]:
-        headers = {"authorization": f"Bearer {self._token()}"}
+        token = self._token()
+        headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
             async with self._http.stream(
                 method, path, content=content, headers=headers, extensions=self._extensions

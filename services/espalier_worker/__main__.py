@@ -5,21 +5,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 from espalier_kit import logs
 from espalier_kit.clock import SystemClock
-from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED, Misconfigured, Retryable
+from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
-from espalier_rpc.artifacts import HttpArtifacts, web_client
-from espalier_rpc.client import CoordinatorClient, channel
 from espalier_worker import health, once
-from espalier_worker.executors import Executors, InstalledExecutors
+from espalier_worker.compatibility import translated
+from espalier_worker.door import Door, check
+from espalier_worker.executors import Executors, InstalledExecutors, named_points
 from espalier_worker.metrics import Metrics
 from espalier_worker.settings import WorkerSettings, words
 from espalier_worker.worker import Identity, Worker
@@ -32,21 +32,33 @@ def main() -> int:
     parser.add_argument("--check-settings", action="store_true", help="read the settings, say whether they are right")
     parser.add_argument("--once", action="store_true", help="run one task, report it and end")
     parser.add_argument("--types", metavar="TYPE,…", help="take only tasks of these types")
+    parser.add_argument("--executor", metavar="TYPE=MODULE:FUNCTION", action="append", default=[],
+                        help="a further executor; its module is also looked for in the current folder")
     arguments = parser.parse_args()
     logs.configure()
-    logging.getLogger("httpx").setLevel("WARNING")  # a line for every artifact says nothing
     try:
-        settings = load(WorkerSettings, "worker")
+        settings = load(WorkerSettings, "worker", {**os.environ, **translated(os.environ)})
         given = {"types": arguments.types} if arguments.types is not None else {}
         settings = settings.model_copy(update=given | ({"once": True} if arguments.once else {}))
-        executors = InstalledExecutors().only(words(settings.types))
+        executors = executors_of(settings, arguments.executor)
+        check(settings)
     except Misconfigured as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
         return EXIT_MISCONFIGURED
+    logs.configure(level=settings.log_level)
+    logging.getLogger("httpx").setLevel("WARNING")  # a line for every artifact says nothing
     if arguments.check_settings:
         print("settings are right")  # noqa: T201 - the answer asked for
         return 0
     return run_program(lambda stop: serve(settings, executors, stop))
+
+
+def executors_of(settings: WorkerSettings, more: Sequence[str] = ()) -> InstalledExecutors:
+    """What is installed and what is named, or the types of it that the settings ask for. Raises `Misconfigured`."""
+    points = named_points(",".join([settings.executors, *more]))
+    if points and "" not in sys.path:
+        sys.path.insert(0, "")
+    return InstalledExecutors(more=points).only(words(settings.types))
 
 
 async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Event) -> int:
@@ -56,25 +68,19 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
     what a one-shot worker's code means, `once` says.
     """
     metrics, clock = Metrics(), SystemClock()
-    authority, name = read_authority(settings.ca_file), settings.coordinator_name
-    token = partial(read_token, settings.token_file)
+    door = Door(settings, clock)
     if settings.once:
         await once.warm_up(executors)
-    async with web_client(settings.coordinator_web, ca_pem=authority) as http:
-
-        def connect() -> CoordinatorClient:
-            return CoordinatorClient(channel(settings.coordinator, ca_pem=authority, server_name=name, token=token))
-
-        def artifacts(namespace: str) -> HttpArtifacts:
-            return HttpArtifacts(http, namespace=namespace, token=token, server_name=name)
-
+    async with door.web() as http:
         identity = Identity(
             worker_id=settings.id, job_uid=settings.job_uid, capacity=1 if settings.once else settings.capacity,
-            prefetch=0 if settings.once else settings.prefetch, drain_s=settings.drain_s, pool=settings.pool,
+            prefetch=prefetch_of(settings), drain_s=settings.drain_s, pool=settings.pool,
+            namespace=settings.namespace if not settings.pool else "", heartbeat_s=settings.heartbeat_s,
             tags=words(settings.tags), resources=settings.resources, at_most=1 if settings.once else None,
         )
         worker = Worker(
-            identity, connect=connect, executors=executors, artifacts=artifacts, clock=clock, metrics=metrics
+            identity, connect=door.connect, executors=executors, artifacts=partial(door.artifacts, http), clock=clock,
+            metrics=metrics,
         )
         lag = health.LoopLag(clock, metrics)
         web = health.app(worker.facts, lag, metrics)
@@ -84,20 +90,9 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
         return EXIT_STOPPED if settings.job_uid and not worker.is_dismissed else 0
 
 
-def read_authority(path: Path) -> str:
-    """A certificate file."""
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise Misconfigured(f"cannot read {path}: {error.strerror}", reason="Misconfigured") from error
-
-
-def read_token(path: Path) -> str:
-    """The bearer token; read anew for each call, since the kubelet replaces it."""
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise Retryable(f"cannot read the token {path}: {error.strerror}", reason="NoToken") from error
+def prefetch_of(settings: WorkerSettings) -> int:
+    """Tasks fetched ahead: none for one that runs a single task, or that asks call by call for what it has room for."""
+    return 0 if settings.once or settings.transport == "calls" else settings.prefetch
 
 
 async def _until_first(*parts: Coroutine[None, None, None]) -> None:

@@ -33,8 +33,11 @@ class Executors(Protocol):
 class InstalledExecutors:
     """What the installed distributions offer."""
 
-    def __init__(self, points: Mapping[str, EntryPoint] | None = None) -> None:
-        self._points = {p.name: p for p in entry_points(group=GROUP)} if points is None else dict(points)
+    def __init__(
+        self, points: Mapping[str, EntryPoint] | None = None, more: Mapping[str, EntryPoint] | None = None
+    ) -> None:
+        found = {p.name: p for p in entry_points(group=GROUP)} if points is None else dict(points)
+        self._points = found | dict(more or {})
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -66,6 +69,19 @@ class InstalledExecutors:
                 f"the executor of {type_!r} ({point.value}) cannot be imported: {error}", reason="ExecutorImportFailed"
             ) from error
         return loaded
+
+
+def named_points(text: str) -> dict[str, EntryPoint]:
+    """`TYPE=MODULE:FUNCTION,…` as entry points. Raises `Misconfigured`."""
+    points = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        type_, _, place = item.partition("=")
+        module, _, function = place.partition(":")
+        if not (type_ and module and function):
+            raise Misconfigured(f"ESPALIER_WORKER_EXECUTORS: {item!r} is not TYPE=MODULE:FUNCTION, such as "
+                                "benchmark=my_executor:run", reason="Misconfigured")
+        points[type_] = EntryPoint(type_, place, GROUP)
+    return points
 
 
 class GivenExecutors:

@@ -19,12 +19,12 @@ MAX_RESULTS_BYTES = 4 * 1024 * 1024
 def hello(
     *, worker_id: str, job_uid: str, capacity: int, types: tuple[str, ...], in_flight: Iterable[Lease],
     pool: str = "", tags: Iterable[str] = (), prefetch: int = 0, resources: Mapping[str, float] | None = None,
-    version: str = "",
+    version: str = "", namespace: str = "",
 ) -> pb.WorkerMessage:
     return pb.WorkerMessage(
         hello=pb.Hello(
             worker_id=worker_id, capacity=capacity, types=types, job_uid=job_uid, pool=pool, tags=tags,
-            prefetch=prefetch, resources=resources, version=version,
+            prefetch=prefetch, resources=resources, version=version, namespace=namespace,
             in_flight=[_lease_to_wire(lease) for lease in in_flight],
         )
     )

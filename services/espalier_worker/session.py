@@ -8,13 +8,22 @@ from typing import Protocol
 
 from espalier_kit.clock import Clock, wait_or_stop
 from espalier_kit.errors import Retryable
-from espalier_rpc.client import CoordinatorClient
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 WELCOME_S = 15.0
 """A coordinator that accepts the stream but does not answer Hello for so long is given up."""
 CLOSE_S = 5.0
 """How long the coordinator may take to end the stream after a drained worker said all it had."""
+
+
+class Client(Protocol):
+    """The coordinator, as a session sees it."""
+
+    def session(self, messages: AsyncIterator[pb.WorkerMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
+        """The conversation; ends when the coordinator ends it."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Desk(Protocol):
@@ -41,18 +50,20 @@ class Desk(Protocol):
 
 
 class Session:
-    """A stream. `wake` is set by the worker whenever `due` may have something new."""
+    """A stream, or what stands for one. `wake` is set by the worker whenever `due` may have something new;
+    `heartbeat_s` 0 leaves that to the coordinator."""
 
-    def __init__(self, desk: Desk, *, wake: asyncio.Event, clock: Clock) -> None:
+    def __init__(self, desk: Desk, *, wake: asyncio.Event, clock: Clock, heartbeat_s: float = 0.0) -> None:
         self._desk = desk
         self._wake = wake
         self._clock = clock
         self._welcomed = asyncio.Event()
         self._said_all = asyncio.Event()
-        self._heartbeat_s = 5.0
+        self._own_heartbeat_s = heartbeat_s
+        self._heartbeat_s = heartbeat_s or 5.0
         self._is_over = False
 
-    async def run(self, client: CoordinatorClient) -> None:
+    async def run(self, client: Client) -> None:
         """Talk until the stream ends. Raises the errors of `espalier_kit.errors` when it breaks."""
         reading = asyncio.create_task(self._read(client), name="session")
         watching = asyncio.create_task(self._watch(), name="session deadlines")
@@ -69,14 +80,18 @@ class Session:
                 task.cancel()
             await asyncio.gather(reading, watching, return_exceptions=True)
 
-    async def _read(self, client: CoordinatorClient) -> None:
+    async def _read(self, client: Client) -> None:
         async for message in client.session(self._write()):
             if message.HasField("welcome"):
-                self._heartbeat_s = message.welcome.heartbeat_s or self._heartbeat_s
+                self._heartbeat_s = self._interval(message.welcome.heartbeat_s)
                 self._welcomed.set()
             self._desk.receive(message)
         if not self._desk.is_done:
             raise Retryable("the coordinator ended the session")
+
+    def _interval(self, told_s: float) -> float:
+        """Never more seldom than the coordinator wants: it takes a silent worker for lost."""
+        return min(filter(None, (told_s, self._own_heartbeat_s)), default=self._heartbeat_s)
 
     async def _write(self) -> AsyncIterator[pb.WorkerMessage]:
         yield self._desk.hello()

@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, Json
+from pydantic import BeforeValidator, Field, Json, SecretStr
 
-from espalier_kit.settings import Settings
+from espalier_kit.settings import Settings, level
+
+WEB_PORT = 8081
+"""Of the coordinator, unless `coordinator_web` says otherwise."""
+
+
+def _cpus() -> int:
+    return min(os.cpu_count() or 1, 1024)
+
+
+def _or_none(value: object) -> object:
+    return value or None
 
 
 class WorkerSettings(Settings):
     """One worker process. `job_uid` makes it a dedicated worker; empty: it serves its whole namespace."""
 
-    coordinator: str = Field(pattern=r"^[^\s:/]+:[0-9]+$", description="host:port of gRPC")
-    coordinator_web: str = Field(pattern=r"^https://[^\s]+$")
-    coordinator_name: str = Field(min_length=1, description="The name that the coordinator's certificate carries.")
-    ca_file: Path = Path("/var/run/secrets/espalier/ca/ca.crt")
+    coordinator: str = Field(
+        pattern=r"^(https?://)?([^\s:/]+|\[[0-9a-fA-F:]+\]):[0-9]+$", description="host:port of gRPC; http:// is plain"
+    )
+    coordinator_web: str = Field(default="", pattern=r"^(https?://[^\s]+)?$", description="Empty: that host at 8081.")
+    coordinator_name: str = Field(default="", description="Name in the coordinator's certificate; empty: the host's.")
+    insecure: bool = Field(default=False, description="Plain http:// to other machines too.")
+    ca_file: Annotated[Path | None, BeforeValidator(_or_none)] = Path("/var/run/secrets/espalier/ca/ca.crt")
     token_file: Path = Path("/var/run/secrets/espalier/token")
-    namespace: str = Field(min_length=1)
+    api_key: SecretStr = Field(default=SecretStr(""), description="Instead of the token file.")
+    cert_file: Path | None = Field(default=None, description="A client certificate, where the coordinator wants one.")
+    key_file: Path | None = None
+    namespace: str = Field(default="", description="Whose tasks it runs; empty: its account's or key's own.")
     job_uid: str = ""
     pool: str = Field(default="", description="The shared pool it works for; its account must belong to it.")
-    capacity: int = Field(default=4, ge=1, le=64)
+    capacity: int = Field(default_factory=_cpus, ge=1, le=1024, description="Tasks at once; default: CPUs.")
     prefetch: int = Field(default=2, ge=0, le=64)
-    id: str = Field(min_length=1, description="The pod's name.")
+    id: str = Field(default_factory=lambda: str(uuid.uuid4()), min_length=1, description="The pod's name.")
     host: str = "127.0.0.1"
     port: int = Field(default=8082, ge=0, le=65535, description="Health and metrics; 0 takes any free one.")
+    transport: Literal["session", "calls"] = Field(default="session", description="One stream, or a call at a time.")
+    pull_interval_s: float = Field(default=1.0, gt=0, description="How often calls ask for tasks.")
+    heartbeat_s: float = Field(default=0.0, ge=0, description="0: as often as the coordinator says.")
+    executors: str = Field(default="", description="Further ones: TYPE=MODULE:FUNCTION, comma-separated.")
     types: str = Field(default="", description="Task types to take, comma-separated; empty: all that are installed.")
     tags: str = Field(default="", description="What this worker offers to tasks that require it, comma-separated.")
     resources: Json[dict[str, float]] = Field(
         default_factory=dict, description="What its tasks share, as JSON, e.g. {\"gpu\": 1, \"memoryGiB\": 16}."
     )
     once: bool = Field(default=False, description="Run one task, report it and end.")
+    log_level: Annotated[str, BeforeValidator(level)] = "INFO"
     drain_s: float = Field(default=20.0, ge=0, description="After SIGTERM: seconds that running tasks may still take.")
 
 

@@ -14,7 +14,6 @@ from espalier_kit.clock import Clock
 from espalier_kit.errors import EspalierError
 from espalier_kit.execution import ModelEndpoint
 from espalier_kit.retry import Backoff
-from espalier_rpc.client import CoordinatorClient
 from espalier_rpc.convert import endpoints_from_wire
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.views import TaskReport
@@ -25,7 +24,7 @@ from espalier_worker.health import Facts
 from espalier_worker.leases import Grant, Lease, Leases
 from espalier_worker.metrics import Metrics
 from espalier_worker.run import Runner
-from espalier_worker.session import Session
+from espalier_worker.session import Client, Session
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +50,15 @@ class Identity:
     tags: tuple[str, ...] = ()
     resources: Mapping[str, float] = field(default_factory=dict)
     at_most: int | None = None
+    namespace: str = ""
+    heartbeat_s: float = 0.0
 
 
 class Worker:
     """`connect` opens a fresh client per session; `artifacts` gives a namespace's store."""
 
     def __init__(
-        self, identity: Identity, *, connect: Callable[[], CoordinatorClient], executors: Executors,
+        self, identity: Identity, *, connect: Callable[[], Client], executors: Executors,
         artifacts: Callable[[str], ArtifactStore], clock: Clock, metrics: Metrics,
     ) -> None:
         self._identity = identity
@@ -114,7 +115,8 @@ class Worker:
         self._leases.new_session()
         return messages.hello(
             worker_id=self._identity.worker_id, job_uid=self._identity.job_uid, capacity=self._identity.capacity,
-            types=self._types, in_flight=self._leases.held(), pool=self._identity.pool, tags=self._identity.tags,
+            types=self._types, in_flight=self._leases.held(), pool=self._identity.pool,
+            namespace=self._identity.namespace, tags=self._identity.tags,
             prefetch=self._identity.prefetch, resources=self._identity.resources, version=self._version,
         )
 
@@ -169,7 +171,8 @@ class Worker:
     async def _converse(self) -> None:
         client = self._connect()
         try:
-            await Session(self, wake=self._wake, clock=self._clock).run(client)
+            session = Session(self, wake=self._wake, clock=self._clock, heartbeat_s=self._identity.heartbeat_s)
+            await session.run(client)
         finally:
             self._is_connected = False
             self._metrics.connected.set(0)

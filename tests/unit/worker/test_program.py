@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -12,7 +13,9 @@ import pytest
 from espalier_kit.errors import Misconfigured
 from espalier_kit.execution import PlatformFault
 from espalier_kit.settings import load
-from espalier_worker.executors import GROUP, InstalledExecutors
+from espalier_worker.compatibility import translated
+from espalier_worker.door import check
+from espalier_worker.executors import GROUP, InstalledExecutors, named_points
 from espalier_worker.health import Facts, problems
 from espalier_worker.settings import WorkerSettings
 
@@ -25,7 +28,8 @@ ENVIRON = {
 
 def test_defaults() -> None:
     settings = load(WorkerSettings, "worker", ENVIRON)
-    assert (settings.capacity, settings.prefetch, settings.port, settings.job_uid) == (4, 2, 8082, "")
+    assert (settings.capacity, settings.prefetch, settings.port, settings.job_uid) == (os.cpu_count(), 2, 8082, "")
+    assert (settings.transport, settings.pull_interval_s, settings.heartbeat_s) == ("session", 1.0, 0.0)
     assert settings.token_file == Path("/var/run/secrets/espalier/token")
 
 
@@ -34,13 +38,63 @@ def test_defaults() -> None:
     [
         ({"ESPALIER_WORKER_CAPACITY": "0"}, "ESPALIER_WORKER_CAPACITY"),
         ({"ESPALIER_WORKER_COORDINATOR": "nowhere"}, "ESPALIER_WORKER_COORDINATOR"),
-        ({"ESPALIER_WORKER_COORDINATOR_WEB": "http://plain"}, "ESPALIER_WORKER_COORDINATOR_WEB"),
+        ({"ESPALIER_WORKER_COORDINATOR_WEB": "ftp://plain"}, "ESPALIER_WORKER_COORDINATOR_WEB"),
         ({"ESPALIER_WORKER_SPEED": "1"}, "ESPALIER_WORKER_SPEED"),
     ],
 )
 def test_wrong_settings_are_named(change: dict[str, str], named: str) -> None:
     with pytest.raises(Misconfigured, match=named):
         load(WorkerSettings, "worker", ENVIRON | change)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"COORDINATOR": "http://10.0.0.7:50051"}, "COORDINATOR=http://10.0.0.7:50051: without TLS"),
+    ({"COORDINATOR_WEB": "http://elsewhere:8081"}, "COORDINATOR_WEB=http://elsewhere:8081: without TLS"),
+    ({"CERT_FILE": "/c"}, "both ESPALIER_WORKER_CERT_FILE and ESPALIER_WORKER_KEY_FILE"),
+])
+def test_what_would_show_secrets_or_contradicts_itself_is_refused(change: dict[str, str], named: str) -> None:
+    variables = ENVIRON | {f"ESPALIER_WORKER_{name}": value for name, value in change.items()}
+    with pytest.raises(Misconfigured, match=named):
+        check(load(WorkerSettings, "worker", variables))
+
+
+@pytest.mark.parametrize("change", [
+    {"COORDINATOR": "http://127.0.0.1:50051"}, {"COORDINATOR": "http://localhost:50051"},
+    {"COORDINATOR": "http://[::1]:50051"}, {"COORDINATOR": "https://10.0.0.7:50051"},
+    {"COORDINATOR": "http://10.0.0.7:50051", "INSECURE": "yes"},
+])
+def test_plain_is_for_this_machine_or_on_purpose(change: dict[str, str]) -> None:
+    check(load(WorkerSettings, "worker", ENVIRON | {f"ESPALIER_WORKER_{name}": v for name, v in change.items()}))
+
+
+def test_the_test_benchs_names_are_understood() -> None:
+    told = translated({
+        "COORDINATOR_ADDRESS": "http://localhost:50051", "WORKER_ID": "worker-1", "CAPACITY": "8", "TAGS": "gpu, x",
+        "WORKER_API_KEY": "k", "HEARTBEAT_INTERVAL": "2", "TASK_PULL_INTERVAL": "0.5", "BIND_ADDRESS": "127.0.0.1:0",
+        "RUST_LOG": "debug", "ESPALIER_WORKER_TAGS": "cpu",
+    })
+    found = load(WorkerSettings, "worker", told)
+    assert (found.coordinator, found.id, found.capacity) == ("http://localhost:50051", "worker-1", 8)
+    assert (found.api_key.get_secret_value(), found.heartbeat_s, found.host, found.port) == ("k", 2.0, "127.0.0.1", 0)
+    assert (found.transport, found.pull_interval_s, found.log_level) == ("calls", 0.5, "DEBUG")
+    assert found.tags == "", "our own name wins: the other is not even translated"
+    assert "'k'" not in repr(found)
+    assert translated({"CAPACITY": "8"}) == {}
+    with pytest.raises(Misconfigured, match="ADDRESS:PORT"):
+        translated({"COORDINATOR_ADDRESS": "a:1", "BIND_ADDRESS": "b"})
+
+
+def test_without_a_name_a_worker_gets_one_of_its_own() -> None:
+    variables = {"ESPALIER_WORKER_COORDINATOR": "127.0.0.1:1"}
+    first, second = (load(WorkerSettings, "worker", variables).id for _ in range(2))
+    assert len(first) == 36
+    assert first != second
+
+
+@pytest.mark.parametrize("text", ["benchmark", "benchmark=module", "=m:f", "benchmark=:f"])
+def test_an_executor_that_names_no_function_is_a_sentence(text: str) -> None:
+    with pytest.raises(Misconfigured, match="TYPE=MODULE:FUNCTION"):
+        named_points(text)
 
 
 @pytest.mark.parametrize(
