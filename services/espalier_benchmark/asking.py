@@ -67,7 +67,10 @@ class Asker:
             await transport.close()
 
     async def chat(self, item: Item) -> Said:
-        body = request_body(item, self._model, self._style, is_stream=False)
+        return await self.send(request_body(item, self._model, self._style, is_stream=False))
+
+    async def send(self, body: Mapping[str, Any]) -> Said:
+        """A chat completion request of one's own making, for what an `Item` cannot say."""
         return said(await self._post(self._chats, body, path=CHAT))
 
     async def logprobs(self, text: str) -> list[float]:
