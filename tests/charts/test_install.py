@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.charts import CHART, CRDS, LOCAL, NAMESPACE
+from espalier_operator.plan.policies import job_policies, parse_templates
+from tests.support.charts import CHART, CRDS, ENVIRONMENTS, LOCAL, NAMESPACE, VARIANTS
 from tests.support.controlplane import ControlPlane, control_plane
 
 COURSE = "course"
@@ -92,6 +93,17 @@ def test_a_submitter_gets_a_token_for_the_coordinator_of_its_own_account_only(pl
     assert "cannot create resource" in plane.kubectl("-n", COURSE, *asked, "default").text
 
 
+def test_the_operators_policies_are_accepted_as_it_writes_them(plane: ControlPlane) -> None:
+    """Those of job namespaces exist only as text in a ConfigMap: the API server judges each as the operator would."""
+    text = json.loads(plane.must("-n", NAMESPACE, "get", "configmap", "espalier-job-policies", "-o", "json"))["data"]
+    made = job_policies(COURSE, parse_templates(text["policies.yaml"]))
+    assert len(made) == 4
+    for policy in made:
+        written = ("apply", "--server-side", "--dry-run=server", "--field-manager=espalier", "-f", "-")
+        answer = plane.kubectl(*written, f"--as=system:serviceaccount:{OPERATOR}", given=json.dumps(policy))
+        assert answer.code == 0, answer.text
+
+
 def test_uninstalling_keeps_the_kinds_and_every_object(plane: ControlPlane) -> None:
     server = {
         "apiVersion": "espalier.dev/v1alpha1", "kind": "ModelServer",
@@ -104,3 +116,18 @@ def test_uninstalling_keeps_the_kinds_and_every_object(plane: ControlPlane) -> N
     assert "kept" in plane.must("-n", COURSE, "get", "modelservers", "-o", "name")
     again = plane.helm("install", "espalier-crds", str(CRDS), "--namespace", NAMESPACE)
     assert again.code == 0, again.text
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_each_environment_is_admitted(plane: ControlPlane, environment: str) -> None:
+    """Its objects are accepted and the controllers may make its pods, under Pod Security `restricted`."""
+    assert plane.helm("uninstall", "espalier", "--namespace", NAMESPACE, "--wait").code == 0
+    plane.must("-n", NAMESPACE, "delete", "persistentvolumeclaims", "--all")
+    answer = plane.helm("install", "espalier", str(CHART), "--namespace", NAMESPACE, *VARIANTS[environment])
+    assert answer.code == 0, answer.text
+    wished = {"espalier-operator", "espalier-coordinator", "espalier-pool-shared"}
+    for workload in (f"deployment/{name}" for name in wished - {"espalier-coordinator"}):
+        plane.must("-n", NAMESPACE, "wait", workload, "--for=jsonpath={.status.unavailableReplicas}", "--timeout=60s")
+    plane.must("-n", NAMESPACE, "wait", "pod/espalier-coordinator-0", "--for=create", "--timeout=60s")
+    pods = plane.must("-n", NAMESPACE, "get", "pods", "-o", "name")
+    assert all(f"pod/{name}-" in pods for name in wished), pods

@@ -144,8 +144,8 @@ def expected(edges: Iterable[Edge], crowd: Iterable[Party], values: Mapping[str,
 
 def flows(crowd: Iterable[Party], values: Mapping[str, Any]) -> Iterator[Flow]:
     """Everybody to everybody else on every port that means something and one that does not; one end is ours."""
-    known = tuple(crowd)
-    ports = sorted({port for several in ports_of(values).values() for _, port in several} | {UNDECLARED_PORT})
+    known, closed = tuple(crowd), {UNDECLARED_PORT, values["coordinator"]["healthPort"]}
+    ports = sorted({port for several in ports_of(values).values() for _, port in several} | closed)
     for a in known:
         for b in known:
             if a.end is not b.end and (a.is_ours or b.is_ours):
