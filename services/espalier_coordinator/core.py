@@ -93,7 +93,7 @@ class Core:
         self._limited: dict[str, JobEntry] = {}
         """Jobs with a limit on their rate or width."""
         self._written_templates: dict[tuple[str, str], Template] = {}
-        self._expiring: set[tuple[str, str]] = set()
+        self._written_reservations: dict[tuple[str, str], Reservation] = {}
         self._has_resources = False
         """Whether any task ever asked for some."""
         self._sequence = 0

@@ -51,6 +51,7 @@ class Engine(Completed):
         self.templates = {(t.namespace, t.name): t for t in snapshot.templates}
         self._written_templates = dict(self.templates)
         self.reservations = {(r.namespace, r.name): r for r in snapshot.reservations}
+        self._written_reservations = dict(self.reservations)
         for cached in snapshot.cached:
             self._keep(cached)
         for stored in snapshot.tasks:

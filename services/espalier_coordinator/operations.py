@@ -151,18 +151,20 @@ class Operations(Recovery):
         """
         reservations.check(reservation, self._clock.now().timestamp())
         key = reservation.namespace, reservation.name
+        self._written_reservations[key] = reservation
         self._commit([PutReservation(reservation)], partial(self.reservations.__setitem__, key, reservation))
         return self._flush()
 
     def release(self, namespace: str, name: str) -> Effects:
         """Give the capacity free. Raises `NotFound`."""
-        if (namespace, name) not in self.reservations:
+        if (namespace, name) not in self._written_reservations:
             raise NotFound(f"no reservation {name!r} in namespace {namespace}: it was released or is over",
                            reason="NotFound")
         self._drop_reservation(namespace, name)
         return self._flush()
 
     def _drop_reservation(self, namespace: str, name: str) -> None:
+        del self._written_reservations[namespace, name]
         self._commit([DropReservation(namespace, name)], partial(self._released, (namespace, name)))
 
     def _released(self, key: tuple[str, str]) -> None:
@@ -170,11 +172,8 @@ class Operations(Recovery):
 
     def _expire_reservations(self) -> None:
         now = self._clock.now().timestamp()
-        for key, reservation in self.reservations.items():
-            if reservation.until <= now and key not in self._expiring:
-                self._expiring.add(key)
-                self._drop_reservation(*key)
-        self._expiring &= self.reservations.keys()
+        for key in [key for key, r in self._written_reservations.items() if r.until <= now]:
+            self._drop_reservation(*key)
 
 
 def _failed(entry: JobEntry, key: str) -> TaskEntry:

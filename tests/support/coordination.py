@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+import pytest
+
 from espalier_coordinator.engine import Effects, Engine, Limits
 from espalier_coordinator.messages import (
     Ack,
@@ -26,7 +28,7 @@ from espalier_coordinator.messages import (
 )
 from espalier_coordinator.model import Job, NewTask
 from espalier_coordinator.state import TaskEntry
-from espalier_coordinator.store import TaskStore
+from espalier_coordinator.store import Deposed, PutWorker, TaskStore
 from espalier_coordinator.store.memory import MemoryStore
 from espalier_coordinator.views import JobPicture, job_picture
 from espalier_kit.execution import Dependency, ModelEndpoint, TaskState, When
@@ -126,9 +128,9 @@ class World:
 
     def __init__(self, limits: Limits | None = None, *, reopen: Callable[[TaskStore | None], TaskStore] | None = None
                  ) -> None:
-        """`reopen` gets the store of the process that died, None at first, and opens the same database again."""
+        """`reopen` gets the store of the process before, None at first, and opens the same database again."""
         self.clock = Hands()
-        self._reopen = reopen or (lambda store: store or MemoryStore())
+        self._reopen = reopen or _in_memory
         self.store: TaskStore = self._reopen(None)
         self.limits = limits or Limits(backoff=Backoff(1.0, 8.0))
         self.is_disk_stuck = False
@@ -146,11 +148,29 @@ class World:
 
     def crash(self) -> None:
         """kill -9 and start again: what was not on disk is gone, and every stream is broken."""
+        self.store.close()
         self.store = self._reopen(self.store)
         self._waiting.clear()
         self.sessions.clear()
         self.is_disk_stuck = False
         self._start()
+
+    def depose(self) -> None:
+        """Another coordinator takes over; what this one still has to write is refused."""
+        old, waiting, self._waiting = self.store, self._waiting, []
+        self.store = self._reopen(old)
+        self.sessions.clear()
+        self.is_disk_stuck = False
+        self._start()
+        late = [write for effects in waiting for commit in effects.commits for write in commit.writes]
+        with pytest.raises(Deposed):
+            old.commit(late or [PutWorker("late")])
+        old.close()
+
+    def recall(self, uid: str) -> None:
+        """Bring an archived job back, as every caller does before it names a job."""
+        if uid in self.engine.archived:
+            self.do(self.engine.recall(self.store.job(uid)))
 
     def do(self, effects: Effects) -> None:
         """What the host does."""
@@ -212,6 +232,10 @@ class World:
 
     def states(self, uid: str = UID) -> dict[str, TaskState]:
         return {key: entry.state for key, entry in self.engine.job(uid).tasks.items()}
+
+
+def _in_memory(before: TaskStore | None) -> TaskStore:
+    return MemoryStore(before.tables if isinstance(before, MemoryStore) else None)
 
 
 def lease_of(assignment: Assignment) -> Lease:

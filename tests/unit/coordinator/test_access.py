@@ -48,6 +48,16 @@ def test_names_decide(user: str, expected: Identity) -> None:
     assert identity_of(user, [OPERATOR, "admin"]) == expected
 
 
+def test_the_canary_submits_and_works_in_its_own_namespace_only() -> None:
+    canary = identity_of("system:serviceaccount:espalier-system:espalier-canary", [OPERATOR])
+    canary.require_submit("espalier-system")
+    canary.require_work("espalier-system")
+    with pytest.raises(Forbidden):
+        canary.require_submit("team-a")
+    with pytest.raises(Forbidden):
+        canary.require_work("team-a")
+
+
 @pytest.mark.parametrize("user", ["jane", "system:node:n1", "system:serviceaccount:", "system:serviceaccount:a:", ""])
 def test_anybody_else_is_refused(user: str) -> None:
     with pytest.raises(Forbidden):

@@ -102,6 +102,19 @@ def test_it_ends_in_time_and_when_it_is_released() -> None:
         world.engine.release("ns", "r")
 
 
+def test_made_again_while_it_ends_it_lasts_as_long_as_the_new_one_says() -> None:
+    world = World()
+    reserve(world)
+    world.is_disk_stuck = True
+    world.pass_time(31)
+    reserve(world)
+    world.is_disk_stuck = False
+    world.write()
+    assert len(world.engine.reservations) == 1
+    world.pass_time(31)
+    assert world.engine.reservations == {}
+
+
 def test_it_survives_a_restart() -> None:
     world = World()
     reserve(world)
