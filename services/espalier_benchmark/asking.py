@@ -78,11 +78,13 @@ class Asker:
 
         Raises `Refused` (NoLogProbabilities) where the server gives none.
         """
-        body = {
-            "model": self._model, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 1, "temperature": 0,
-        }  # fmt: skip
+        body = {"model": self._model, "prompt": text, "echo": True, "logprobs": 1, "temperature": 0}
         try:
-            return token_logprobs(await self._post(self._completions, body, path=COMPLETIONS))
+            try:
+                answer = await self._post(self._completions, {**body, "max_tokens": 0}, path=COMPLETIONS)
+            except Refused:  # some servers want at least one token more than the text
+                answer = await self._post(self._completions, {**body, "max_tokens": 1}, path=COMPLETIONS)
+            return token_logprobs(answer)
         except Refused as error:
             raise Refused(
                 f"the target gives no log-probabilities of a prompt, which perplexity needs ({error}): leave perplexity"
@@ -134,9 +136,12 @@ def said(answer: Mapping[str, Any]) -> Said:
 
 
 def token_logprobs(answer: Mapping[str, Any]) -> list[float]:
-    """`logprobs.token_logprobs` of an echoed prompt, its unknown first one left out. Raises `Refused`."""
+    """`logprobs.token_logprobs` of an echoed prompt, its unknown first one left out, as is what was generated. Raises
+    `Refused`.
+    """
     try:
-        found = answer["choices"][0]["logprobs"]["token_logprobs"]
+        count = (answer.get("usage") or {}).get("prompt_tokens")
+        found = answer["choices"][0]["logprobs"]["token_logprobs"][:count]
         values = [float(value) for value in found if value is not None]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise Refused("its answer has no logprobs.token_logprobs", reason="BadAnswer") from error

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from espalier_mlx.errors import ApiError, invalid
 from espalier_mlx.work import Finished, Sampling
 
+B = TypeVar("B", bound=BaseModel)
 _HARMLESS: Final[Mapping[str, tuple[Any, ...] | None]] = {
     "user": None, "metadata": None, "safety_identifier": None, "prompt_cache_key": None,
     "n": (1,), "logprobs": (False,), "top_logprobs": (0,), "presence_penalty": (0,), "frequency_penalty": (0,),
@@ -144,6 +145,19 @@ class ChatRequest(_Part):
 
 def parse(body: bytes) -> ChatRequest:
     """Read a request body. Raises `ApiError` 400 with a sentence and the field's name."""
+    return validated(ChatRequest, _without_harmless(json_object(body)))
+
+
+def validated(cls: type[B], data: Mapping[str, Any]) -> B:
+    """The request of that form. Raises `ApiError` 400."""
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise _sentence(error) from error
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Raises `ApiError` 400."""
     try:
         data = json.loads(body)
         json.dumps(data, ensure_ascii=False).encode()
@@ -153,10 +167,7 @@ def parse(body: bytes) -> ChatRequest:
         raise invalid(f"The body is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise invalid("The body must be a JSON object")
-    try:
-        return ChatRequest.model_validate(_without_harmless(data))
-    except ValidationError as error:
-        raise _sentence(error) from error
+    return data
 
 
 def _without_harmless(data: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,14 @@ class Prompt:
     prefix_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text's tokens and where in the text each begins."""
+
+    tokens: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+
 class Codec:
     """Encodes conversations and decodes answers. Thread-safe: holds no state between calls."""
 
@@ -59,6 +67,15 @@ class Codec:
         prefix = self._shared_prefix(messages, tokens)
         key = sha256(b"".join(t.to_bytes(4, "big") for t in tokens[:prefix])).hexdigest() if prefix else ""
         return Prompt(tokens, prefix, key)
+
+    def encode_text(self, text: str) -> Encoded:
+        """A text as it is, markers in it being text; with the tokens that the model wants before any text."""
+        found = self._literal.encode(text, add_special_tokens=True)
+        return Encoded(tuple(found.ids), tuple(start for start, _ in found.offsets))
+
+    def token_text(self, token: int) -> str:
+        """One token alone; a part of a character shows as �."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
     def decoder(self) -> DecodeStep:
         """A fresh decoder for one answer; special tokens give no text."""

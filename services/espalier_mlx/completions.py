@@ -8,18 +8,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from jinja2 import TemplateError
 
 from espalier_kit.clock import Clock
 from espalier_mlx.admission import Gate
 from espalier_mlx.chat import ChatRequest
-from espalier_mlx.codec import Codec, Prompt
+from espalier_mlx.codec import Codec, Encoded, Prompt
+from espalier_mlx.echo import EchoRequest
 from espalier_mlx.errors import ApiError, failed, invalid, unavailable, unknown_model
 from espalier_mlx.metrics import Metrics
-from espalier_mlx.work import Constraint, Emit, Event, Failed, Finished, ModelCard, RunnerStatus, TextDelta, Work
+from espalier_mlx.work import (
+    Constraint,
+    Emit,
+    Event,
+    Failed,
+    Finished,
+    ModelCard,
+    RunnerStatus,
+    Scored,
+    Scoring,
+    TextDelta,
+    Work,
+)
+
+T = TypeVar("T")
 
 
 class Grammar(Protocol):
@@ -61,6 +77,10 @@ class Generation(Protocol):
         """Begin; `emit` is called from another thread."""
         ...
 
+    def score(self, work: Scoring, emit: Emit) -> None:
+        """Begin; `emit` is called once, from another thread."""
+        ...
+
     def cancel(self, work_id: str) -> None:
         """Give up; no further events."""
         ...
@@ -93,15 +113,29 @@ class Completion:
         while True:
             event = await self._events.get()
             if isinstance(event, Failed):
-                self._outcome = "error"
-                shutting = event.code == "server_shutting_down"
-                raise (unavailable if shutting else failed)(event.message, code=event.code)
+                raise self._failed(event)
+            assert not isinstance(event, Scored)
             if isinstance(event, Finished):
                 self._outcome = event.reason
                 self._owner.metrics.finished(self.card.name, self.prompt_tokens, event)
             yield event
             if isinstance(event, Finished):
                 return
+
+    async def scored(self) -> Scored:
+        """The scores of a text that was submitted for that. Raises `ApiError` if it failed."""
+        event = await self._events.get()
+        if isinstance(event, Failed):
+            raise self._failed(event)
+        assert isinstance(event, Scored)
+        self._outcome = "scored"
+        self._owner.metrics.ended(self.card.name, self._outcome)
+        return event
+
+    def _failed(self, event: Failed) -> ApiError:
+        self._outcome = "error"
+        make = unavailable if event.code == "server_shutting_down" else failed
+        return make(event.message, code=event.code)
 
     def close(self) -> None:
         """Leave; what has not ended is cancelled. Safe to call twice."""
@@ -131,22 +165,47 @@ class Completions:
 
     async def open(self, request: ChatRequest) -> Completion:
         """Admit, prepare and submit. Raises `ApiError`: 503, 404, 429 or 400."""
-        card = self._card(request.model)
+        completion = self._enter(request.model)
+        work = await self._prepared(completion, partial(self._prepare, completion.id, request, completion.card))
+        completion.prompt_tokens = len(work.tokens)
+        self.generation.submit(work, completion.emit_into(asyncio.get_running_loop()))
+        return completion
+
+    async def open_scoring(self, request: EchoRequest) -> tuple[Completion, Encoded]:
+        """The same for a text that is only scored."""
+        completion = self._enter(request.model)
+        encoded = await self._prepared(completion, partial(self._encoded, request, completion.card))
+        completion.prompt_tokens = len(encoded.tokens)
+        work = Scoring(completion.id, completion.card.name, encoded.tokens)
+        self.generation.score(work, completion.emit_into(asyncio.get_running_loop()))
+        return completion, encoded
+
+    def _enter(self, model: str) -> Completion:
+        card = self._card(model)
         try:
             self._gate.enter()
         except ApiError:
             self.metrics.ended(card.name, "refused")
             raise
-        completion = Completion(self, card, int(self.clock.now().timestamp()))
+        return Completion(self, card, int(self.clock.now().timestamp()))
+
+    async def _prepared(self, completion: Completion, prepare: Callable[[], T]) -> T:
+        """In a helper thread; whoever is refused there leaves again."""
         try:
-            work = await asyncio.to_thread(self._prepare, completion.id, request, card)
+            return await asyncio.to_thread(prepare)
         except BaseException as error:
             self._gate.leave(0.0)
-            self.metrics.ended(card.name, "refused" if isinstance(error, ApiError) else "error")
+            self.metrics.ended(completion.card.name, "refused" if isinstance(error, ApiError) else "error")
             raise
-        completion.prompt_tokens = len(work.tokens)
-        self.generation.submit(work, completion.emit_into(asyncio.get_running_loop()))
-        return completion
+
+    def _encoded(self, request: EchoRequest, card: ModelCard) -> Encoded:
+        encoded = self.generation.models[card.name].codec.encode_text(request.text)
+        if not 2 <= len(encoded.tokens) <= card.context_length:
+            raise invalid(
+                f"This text has {len(encoded.tokens)} tokens: give at least 2 and at most {card.context_length}, the "
+                "model's context", param="prompt", code="context_length_exceeded",
+            )
+        return encoded
 
     def left(self, completion: Completion, outcome: str) -> None:
         """A completion closed itself."""

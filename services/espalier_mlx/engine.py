@@ -6,15 +6,16 @@ import copy
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import apply_top_p, greedy_sampler
 
 from espalier_mlx.loading import LoadedModel
 from espalier_mlx.prefixes import PrefixCache
-from espalier_mlx.work import Sampling, Work
+from espalier_mlx.work import Sampling, TokenScore, Work
 
 Sampler = Callable[[mx.array], mx.array]
 _PREFILL_TOGETHER = 2
@@ -97,6 +98,19 @@ class Engine:
             if is_last:
                 self._forget(answer.uid)
             yield Generated(work.id, answer.token, is_end, is_last)
+
+    def scores(self, tokens: tuple[int, ...]) -> Iterator[tuple[TokenScore, ...]]:
+        """The probabilities of a text's own tokens, one prefill chunk at a time. Raises what MLX raises."""
+        cache = make_prompt_cache(self.model.network)
+        last = len(tokens) - 1
+        for start in range(0, last, self._prefill_step):
+            end = min(start + self._prefill_step, last)
+            logits = self.model.network(mx.array([tokens[start:end]]), cache=cache)[0].astype(mx.float32)
+            logs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+            own = mx.take_along_axis(logs, mx.array(tokens[start + 1 : end + 1])[:, None], axis=-1)[:, 0]
+            values, bests = cast(list[float], own.tolist()), cast(list[float], mx.max(logs, axis=-1).tolist())
+            likeliest = cast(list[int], mx.argmax(logs, axis=-1).tolist())
+            yield tuple(TokenScore(*each) for each in zip(values, likeliest, bests, strict=True))
 
     def reset(self) -> tuple[str, ...]:
         """Start over with an empty batch after a fault; returns the ids that were lost."""

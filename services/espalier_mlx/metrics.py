@@ -46,7 +46,7 @@ class Metrics:
         self._generated.labels(model).inc(count)
 
     def ended(self, model: str, outcome: str) -> None:
-        """A request ended: stop, length, error, cancelled or refused."""
+        """A request ended: stop, length, scored, error, cancelled or refused."""
         self._requests.labels(model, outcome).inc()
 
     def finished(self, model: str, prompt_tokens: int, event: Finished) -> None:

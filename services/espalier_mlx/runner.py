@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,8 +29,11 @@ from espalier_mlx.work import (
     RunnerState,
     RunnerStatus,
     Sampling,
+    Scored,
+    Scoring,
     TextDelta,
     Timings,
+    TokenScore,
     Work,
 )
 
@@ -63,6 +66,15 @@ class _Job:
     text: TextStream | None = None
 
 
+@dataclass(slots=True)
+class _ScoreJob:
+    """A text being scored, a chunk in each round, so that running answers go on meanwhile."""
+
+    chunks: Iterator[tuple[TokenScore, ...]]
+    emit: Emit
+    found: list[TokenScore] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerLimits:
     """What the thread needs of the settings."""
@@ -79,6 +91,7 @@ class _State:
     engines: dict[str, Engine] = field(default_factory=dict)
     waiting: dict[str, _Job] = field(default_factory=dict)
     running: dict[str, _Job] = field(default_factory=dict)
+    scoring: dict[str, _ScoreJob] = field(default_factory=dict)
     faults: int = 0
 
 
@@ -119,6 +132,10 @@ class Runner:
         """Queue a request; its events go to `emit`, called from the generation thread."""
         job = _Job(work, emit, submitted=self._clock.monotonic())
         self._commands.put(lambda: self._enqueue(job))
+
+    def score(self, work: Scoring, emit: Emit) -> None:
+        """Queue a text; one `Scored` or `Failed` goes to `emit`."""
+        self._commands.put(lambda: self._begin_scoring(work, emit))
 
     def cancel(self, work_id: str) -> None:
         """Forget a request, waiting or running; no further events. Unknown ids are fine."""
@@ -178,13 +195,14 @@ class Runner:
 
     def _turn(self) -> None:
         """One round: commands, new entries, one step of each batch. Blocks only when there is nothing to do."""
-        is_idle = not self._state.waiting and not self._state.running
+        is_idle = not self._state.waiting and not self._state.running and not self._state.scoring
         self._pulse.set_busy(not is_idle, self._clock.monotonic())
         self._take_commands(wait=is_idle)
         self._begin_next()
         for engine in self._state.engines.values():
             if not engine.is_idle:
                 self._advance(engine)
+        self._score_next()
         self._publish("ready")
 
     def _take_commands(self, *, wait: bool) -> None:
@@ -200,7 +218,32 @@ class Runner:
         self._state.waiting[job.work.id] = job
         self._pulse.set_busy(True, self._clock.monotonic())
 
+    def _begin_scoring(self, work: Scoring, emit: Emit) -> None:
+        self._state.scoring[work.id] = _ScoreJob(self._state.engines[work.model].scores(work.tokens), emit)
+        self._pulse.set_busy(True, self._clock.monotonic())
+
+    def _score_next(self) -> None:
+        """One chunk of the text that has waited longest."""
+        work_id = next(iter(self._state.scoring), None)
+        if work_id is None:
+            return
+        job = self._state.scoring[work_id]
+        try:
+            chunk = next(job.chunks, None)
+        except Exception:
+            log.exception("scoring failed")
+            del self._state.scoring[work_id]
+            job.emit(Failed("The engine failed while it scored this text; try again"))
+            return
+        self._pulse.beat(self._clock.monotonic())
+        if chunk is None:
+            del self._state.scoring[work_id]
+            job.emit(Scored(tuple(job.found)))
+        else:
+            job.found += chunk
+
     def _drop(self, work_id: str) -> None:
+        self._state.scoring.pop(work_id, None)
         self._state.waiting.pop(work_id, None)
         job = self._state.running.pop(work_id, None)
         if job is not None:
@@ -293,6 +336,9 @@ class Runner:
     def _fail_all(self, message: str, *, code: str) -> None:
         for work_id in _ids(self._state.running, self._state.waiting):
             self._finish(work_id, Failed(message, code=code))
+        for job in self._state.scoring.values():
+            job.emit(Failed(message, code=code))
+        self._state.scoring.clear()
 
     def _die(self, error: Exception) -> None:
         self.failure = error

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from espalier_mlx import chat
+from espalier_mlx import chat, echo
 from espalier_mlx.access import ApiKey, Entrance
 from espalier_mlx.completions import Completion, Completions
 from espalier_mlx.errors import ApiError, failed, unknown_model
@@ -43,6 +43,7 @@ def make_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_bug)
     _add_openai(app, completions)
+    _add_echo(app, completions)
     _add_probes(app, completions, pulse, fault)
     _add_distributed(app, completions, pulse, fault, identity)
     return app
@@ -72,6 +73,25 @@ def _add_openai(app: FastAPI, completions: Completions) -> None:
             return EventStream(_stream(completion, replies, has_usage=asked.has_usage_chunk), completion.close)
         try:
             return JSONResponse(await unless_gone(_whole(completion, replies), request.receive))
+        except ClientGone:
+            return Response(status_code=_CLIENT_CLOSED)
+        finally:
+            completion.close()
+
+
+def _add_echo(app: FastAPI, completions: Completions) -> None:
+    @app.post("/v1/completions")
+    async def echoed(request: Request) -> Response:
+        asked = echo.parse(await _body(request))
+        completion, encoded = await completions.open_scoring(asked)
+        codec = completions.generation.models[completion.card.name].codec
+        base = {
+            "id": completion.id, "created": completion.created, "model": completion.card.name,
+            "system_fingerprint": completion.card.fingerprint,
+        }
+        try:
+            scored = await unless_gone(completion.scored(), request.receive)
+            return JSONResponse(echo.reply(asked, encoded, scored.scores, codec, base=base))
         except ClientGone:
             return Response(status_code=_CLIENT_CLOSED)
         finally:

@@ -83,7 +83,32 @@ class Failed:
     code: str = "engine_error"
 
 
-Event = TextDelta | Finished | Failed
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """A text whose own tokens' probabilities are wanted; nothing is generated."""
+
+    id: str
+    model: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """Natural logarithms: of this token's probability after those before it, and of the likeliest one's."""
+
+    logprob: float
+    best_token: int
+    best_logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The scores of all tokens but the first, which nothing stands before."""
+
+    scores: tuple[TokenScore, ...]
+
+
+Event = TextDelta | Finished | Scored | Failed
 Emit = Callable[[Event], None]
 
 
