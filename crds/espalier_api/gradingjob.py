@@ -110,6 +110,11 @@ class GradingJobSpec(Model):
         *(immutable(field, instead="apply a new GradingJob") for field in _IMMUTABLE),
         *(settled(field) for field in ("retries", "taskTimeoutSeconds")),
         never_taken_back(),
+        Rule(
+            rule="!has(self.workers) || !has(self.workers.pool) || !has(self.execution)"
+            " || !has(self.execution.sandbox) || !(self.execution.sandbox in ['container', 'gvisor'])",
+            message="execution.sandbox container and gvisor make pods for this job alone: leave out workers.pool",
+        ),
     )
 
 

@@ -49,6 +49,12 @@ _TABLE = (
         "A Secret that the spec names does not exist or lacks the key.",
         "Create the Secret; the job goes on by itself.",
     ),
+    Reason(
+        "SandboxUnavailable",
+        "No node can run submissions in the sandbox that execution.sandbox names; nothing weaker is taken instead.",
+        "Do what the message names: a Linux node with a container runtime, and for gvisor a RuntimeClass gvisor that "
+        "fits one; or apply a new GradingJob with another sandbox. The job goes on by itself.",
+    ),
     Reason("Running", "Tasks are running.", "Nothing to do."),
     Reason(
         "Starting",

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from espalier_api.common import Endpoint, SecretKeyRef
+from espalier_api.gradingjob import GradingJob
 from espalier_api.meta import find_condition
 from espalier_api.modelref import ServerRef, template_of
 from espalier_kit.clock import Clock
 from espalier_kit.errors import NotFound
 from espalier_kit.execution import ModelEndpoint
-from espalier_kube.cluster import BENCHMARK_JOB, GRADING_JOB, JOB, MODEL_SERVER, NODE, POD, SECRET, Cluster, Object
+from espalier_kube.cluster import (
+    BENCHMARK_JOB,
+    GRADING_JOB,
+    JOB,
+    MODEL_SERVER,
+    NODE,
+    POD,
+    RUNTIME_CLASS,
+    SECRET,
+    Cluster,
+    Object,
+)
 from espalier_kube.objects import is_owned_by, secret_bytes
 from espalier_operator import reading
 from espalier_operator.authority import Authority
@@ -32,9 +45,11 @@ from espalier_operator.plan.facts import (
     ServerFacts,
     SourceFacts,
     Told,
+    WorkerFacts,
 )
 from espalier_operator.plan.kinds import JOB_KINDS, fallbacks, field_of, model_refs, worker_name
 from espalier_operator.plan.models import contender, macs_of, template_name
+from espalier_operator.plan.sandbox import GVISOR, runtime_problem, sandbox_names
 from espalier_operator.work import Work
 
 LONG_DOWN_S = 120
@@ -86,9 +101,11 @@ class Observer:
         view = self._work.view(uid)
         judges, fallback, problem = await self._judges(job)
         nodes, now = tuple(self._cache.all(NODE)), self._clock.now()
-        pods = tuple(self._worker_pods(job, worker.uid if worker else ""))
+        sandboxes = tuple(self._sandboxes(job))
+        pods = tuple(self._worker_pods(job, {live.uid for live in (worker, *sandboxes) if live is not None}))
         return JobFacts(
-            obj=obj, job=job, ca_pem=self._authority.ca_pem, worker=worker,
+            obj=obj, job=job, ca_pem=self._authority.ca_pem, worker=worker, sandboxes=sandboxes,
+            sandbox_problem=await self._sandbox_problem(job, nodes, is_handed_over=view is not None),
             lost_pods=tuple(lost for pod in pods if (lost := reading.lost_pod(pod)) is not None),
             stranded_pods=reading.stranded_pods(pods, reading.away_nodes(nodes, now), now),
             judges=judges, fallback=fallback, reference_problem=problem,
@@ -147,10 +164,27 @@ class Observer:
             return SourceFacts()
         return await self._sources.resolve(job)
 
-    def _worker_pods(self, job: Job, batch_uid: str) -> Iterator[Object]:
+    def _worker_pods(self, job: Job, batch_uids: set[str]) -> Iterator[Object]:
         for pod in self._cache.all(POD, job.metadata.namespace):
-            if reading.belongs(pod, job.kind, job.metadata.name) and is_owned_by(pod, batch_uid):
+            if reading.belongs(pod, job.kind, job.metadata.name) and any(is_owned_by(pod, uid) for uid in batch_uids):
                 yield pod
+
+    def _sandboxes(self, job: Job) -> Iterator[WorkerFacts]:
+        """Jobs of one-shot pods."""
+        if isinstance(job, GradingJob):
+            for name in sandbox_names(job.metadata.name):
+                live = self._cache.get(JOB, name, job.metadata.namespace)
+                if live is not None and is_owned_by(live, job.metadata.uid):
+                    yield reading.worker(live)
+
+    async def _sandbox_problem(self, job: Job, nodes: tuple[Object, ...], *, is_handed_over: bool) -> Problem | None:
+        if not isinstance(job, GradingJob) or is_handed_over:
+            return None
+        runtime_class = None
+        if job.spec.execution.sandbox == "gvisor":
+            with suppress(NotFound):
+                runtime_class = await self._cluster.get(RUNTIME_CLASS, GVISOR)
+        return runtime_problem(job.spec.execution, nodes, runtime_class)
 
     def _compared_runs(self, obj: Object) -> Iterator[ComparedRun]:
         if obj["kind"] != "BenchmarkComparison":

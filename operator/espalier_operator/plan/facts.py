@@ -173,6 +173,10 @@ class JobFacts(Generic[J_co]):
     job: J_co
     ca_pem: str
     worker: WorkerFacts | None = None
+    sandboxes: tuple[WorkerFacts, ...] = ()
+    """Jobs of one-shot pods (`plan.sandbox`) that exist."""
+    sandbox_problem: Problem | None = None
+    """Why no node could run such pods, where the job wants them."""
     lost_pods: tuple[LostPod, ...] = ()
     stranded_pods: tuple[StrandedPod, ...] = ()
     judges: tuple[JudgeFacts, ...] = ()
@@ -190,6 +194,12 @@ class JobFacts(Generic[J_co]):
     told: Told = Told()
     takeover: str = ""
     """Who held the operator's Lease before this process, if somebody else did."""
+
+    @property
+    def workers_failure(self) -> str:
+        """Why a Job of workers failed for good; empty while none has."""
+        found = (self.worker,) if self.worker is not None else ()
+        return next((live.failure for live in (*found, *self.sandboxes) if live.failure), "")
 
 
 GradingJobFacts = JobFacts[GradingJob]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from espalier_api.modelref import ModelRef
-from espalier_api.tasks import GradingSettings, JudgeSettings
+from espalier_api.tasks import GradingSettings, JudgeSettings, sandbox_tags
 from espalier_kit.execution import TaskSpec
 from espalier_operator.plan.facts import GradingJobFacts
 from espalier_operator.plan.grading_ending import ADMIT
@@ -38,9 +38,10 @@ def submission(facts: GradingJobFacts) -> JobRequest:
         code=_judge(job.spec.models.code), feedback=_judge(job.spec.models.feedback), execution=job.spec.execution,
         targets=job.spec.performance.targets, shared_hardware=shares_hardware(facts),
     )
+    admit = TaskSpec(key=ADMIT_KEY, type=ADMIT, payload=settings.wire(), tags=sandbox_tags(job.spec.execution))
     return JobRequest(
         uid=job.metadata.uid, namespace=job.metadata.namespace, name=job.metadata.name, kind="GradingJob",
-        tasks=(TaskSpec(key=ADMIT_KEY, type=ADMIT, payload=settings.wire()),), endpoints=endpoints(facts),
+        tasks=(admit,), endpoints=endpoints(facts),
         priority=policy.priority, retries=policy.retries, task_timeout_s=float(policy.task_timeout_seconds),
         pool=job.spec.workers.pool or "",
     )

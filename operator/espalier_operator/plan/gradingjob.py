@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from espalier_api.gradingjob import GradingJob
-from espalier_operator.plan import grading_status, grading_work, job
+from espalier_operator.plan import grading_status, grading_work, job, sandbox
 from espalier_operator.plan.ending import Ending
 from espalier_operator.plan.facts import GradingJobFacts, JobFacts, Problem
 from espalier_operator.plan.grading_ending import completed, is_admitted
@@ -28,8 +28,8 @@ def _is_admitted(_: JobFacts[GradingJob], view: JobView) -> bool:
     return is_admitted(view)
 
 
-def _problem(_: JobFacts[GradingJob]) -> Problem | None:
-    return None
+def _problem(facts: JobFacts[GradingJob]) -> Problem | None:
+    return facts.sandbox_problem
 
 
 LIFE: Life[GradingJob] = Life(
@@ -44,5 +44,6 @@ LIFE: Life[GradingJob] = Life(
     numbers=grading_status.numbers,
     reported=grading_status.reported,
     degraded=grading_status.tallied,
+    pods=sandbox.follow,
     sticky=grading_status.STICKY,
 )

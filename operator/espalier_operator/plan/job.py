@@ -17,6 +17,7 @@ from espalier_operator.plan.models import contender, own_servers, template_child
 from espalier_operator.plan.notices import notices
 from espalier_operator.plan.outcome import Burial, Change, Deletion, Plan, WorkAction
 from espalier_operator.plan.pods import NODE_PATIENCE_S
+from espalier_operator.plan.sandbox import sandbox_deletions
 from espalier_operator.plan.workers import pool_problem, worker_changes, worker_children
 from espalier_operator.settings import OperatorSettings
 
@@ -52,7 +53,7 @@ def plan(life: Life[J], facts: JobFacts[J], now: datetime, settings: OperatorSet
 def ending(life: Life[J], facts: JobFacts[J], now: datetime) -> Ending | None:
     """How the job ended, or None while it goes on."""
     view, policy = facts.coordinator.view, facts.job.spec.run_policy
-    failure = facts.worker.failure if facts.worker is not None else ""
+    failure = facts.workers_failure
     if view is not None and view.state == "complete":
         return life.completed(facts, view)
     if view is not None and not view.is_final:
@@ -83,8 +84,8 @@ def _stage(life: Life[J], facts: JobFacts[J], now: datetime, settings: OperatorS
     policy = facts.job.spec.run_policy
     if policy.cancel:
         return _stopping(facts, "CancelledByUser", "waiting until running tasks have stopped")
-    if facts.worker is not None and facts.worker.failure:
-        return _stopping(facts, "PlatformFault", f"the workers failed: {facts.worker.failure}")
+    if facts.workers_failure:
+        return _stopping(facts, "PlatformFault", f"the workers failed: {facts.workers_failure}")
     if _deadline_s(facts, now) == 0:
         return _stopping(facts, "DeadlineExceeded", f"not done {policy.active_deadline_seconds} s after its start")
     if policy.suspend:
@@ -146,6 +147,7 @@ def _go_on(life: Life[J], facts: JobFacts[J], stage: Stage, now: datetime, setti
         facts.obj, facts.job, settings=settings, ca_pem=facts.ca_pem, suspend=suspend, live=facts.worker
     )
     changes, deletions = worker_changes(facts.job, facts.worker, suspend=suspend)
+    more = life.pods(facts, settings, suspend)
     wished = status.going_on(
         life, facts, now, progressing=stage.progressing, reason=stage.reason, message=stage.message,
         is_rejected=stage.is_rejected,
@@ -153,9 +155,9 @@ def _go_on(life: Life[J], facts: JobFacts[J], stage: Stage, now: datetime, setti
     rechecks = (stage.recheck_s, RETRY_S if facts.stranded_pods else None, _deadline_s(facts, now) or None)
     return Plan(
         status=wished,
-        children=(*children, *(template_children(facts) if stage.has_models else ())),
-        changes=changes,
-        deletions=(*deletions, *(() if stage.has_models else template_deletions(facts))),
+        children=(*children, *more.children, *(template_children(facts) if stage.has_models else ())),
+        changes=(*changes, *more.changes),
+        deletions=(*deletions, *more.deletions, *(() if stage.has_models else template_deletions(facts))),
         burials=_burials(facts),
         work=stage.work,
         notices=notices(facts, wished),
@@ -173,9 +175,8 @@ def _burials(facts: JobFacts[Job]) -> tuple[Burial, ...]:
 
 def _end(life: Life[J], facts: JobFacts[J], end: Ending, now: datetime) -> Plan:
     wished = status.ended(life, facts, end, now)
-    return Plan(
-        status=wished, deletions=template_deletions(facts), notices=notices(facts, wished), recheck_s=DRAIN_S + 1
-    )
+    deletions = (*template_deletions(facts), *sandbox_deletions(facts))
+    return Plan(status=wished, deletions=deletions, notices=notices(facts, wished), recheck_s=DRAIN_S + 1)
 
 
 def _after_end(facts: JobFacts[Job], now: datetime) -> Plan:
@@ -188,7 +189,8 @@ def _after_end(facts: JobFacts[Job], now: datetime) -> Plan:
         else:
             recheck = min(recheck or DRAIN_S + 1, DRAIN_S + 1)
     current = facts.job.status.model_copy(update={"observed_generation": facts.job.metadata.generation})
-    return Plan(status=current, changes=changes, deletions=(*template_deletions(facts), *deletions), recheck_s=recheck)
+    deletions = (*template_deletions(facts), *sandbox_deletions(facts), *deletions)
+    return Plan(status=current, changes=changes, deletions=deletions, recheck_s=recheck)
 
 
 def _expiry(facts: JobFacts[Job], ended_at: datetime, now: datetime) -> tuple[tuple[Deletion, ...], float | None]:

@@ -11,6 +11,8 @@ from espalier_api.common import JobStatus
 from espalier_operator.plan.conditions import Conditions
 from espalier_operator.plan.ending import Ending
 from espalier_operator.plan.facts import J, JobFacts, Problem
+from espalier_operator.plan.outcome import Followed
+from espalier_operator.settings import OperatorSettings
 from espalier_rpc.views import JobRequest, JobView
 
 REJECTED = frozenset({"SourceNotFound", "ModelNotFound", "UnknownPool", "BadTargets", "TargetNotFound"})
@@ -42,6 +44,8 @@ class Life(Generic[J]):
     """Fields of the status from the report at the end; conditions of the kind's own."""
     degraded: Callable[[JobView], Sequence[tuple[str, str]]]
     """(reason, sentence) for what has gone less well than wished."""
+    pods: Callable[[JobFacts[J], OperatorSettings, bool], Followed] = lambda facts, settings, suspend: Followed()
+    """Pods beside its workers; the last argument: they should pause."""
     sticky: tuple[str, ...] = ()
     """Degradations that touch results: once true, true for good."""
 

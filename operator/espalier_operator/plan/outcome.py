@@ -55,6 +55,15 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """What a part of the plan wishes of its own objects."""
+
+    children: tuple[Object, ...] = ()
+    changes: tuple[Change, ...] = ()
+    deletions: tuple[Deletion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Wishes, in the order in which they are carried out."""
 

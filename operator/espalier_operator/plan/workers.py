@@ -104,7 +104,7 @@ def _template(job: Job, labels: dict[str, str], settings: OperatorSettings) -> O
         "image": settings.worker_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["espalier-worker"],
-        "env": _environment(job, settings),
+        "env": worker_environment(job, settings),
         "ports": [{"name": "metrics", "containerPort": PORT}],
         "securityContext": container_security(),
         "volumeMounts": [
@@ -127,7 +127,8 @@ def _template(job: Job, labels: dict[str, str], settings: OperatorSettings) -> O
     return {"metadata": {"labels": labels}, "spec": spec}
 
 
-def _environment(job: Job, settings: OperatorSettings) -> list[Object]:
+def worker_environment(job: Job, settings: OperatorSettings) -> list[Object]:
+    """A dedicated worker's settings."""
     plain = {
         "COORDINATOR": settings.coordinator,
         "COORDINATOR_WEB": settings.coordinator_web,

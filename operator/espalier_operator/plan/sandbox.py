@@ -1,0 +1,231 @@
+"""One-shot pods for submissions' code: a Job that keeps a pool of them warm, each for one task.
+
+A pod is a worker that takes one task, with the coordinator's token, and beside it the sandbox that runs the code, under
+another user, without token, network or writable root. Two Jobs follow each other, as a Job must know its number of
+completions when it is made: one pod for the admission, then one per submission. More pods than tasks do no harm: what
+is left over waits, and goes with its Job when the grading has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from espalier_api.gradingjob import Execution, GradingJob
+from espalier_api.names import NODE_KIND, SIMULATED
+from espalier_api.tasks import TALLY_EXECUTED, TALLY_SUBMISSIONS, sandbox_tags
+from espalier_kit.digest import value_digest
+from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED
+from espalier_kube.cluster import JOB, Object
+from espalier_kube.objects import (
+    UNPRIVILEGED,
+    container_security,
+    metadata,
+    owner_labels,
+    pod_security,
+    service_account,
+    typed,
+    value_env,
+)
+from espalier_operator.plan.facts import GradingJobFacts, Job, JobFacts, Problem
+from espalier_operator.plan.outcome import Change, Deletion, Followed
+from espalier_operator.plan.pods import TOKEN_DIR, authority_config_map, credentials_volume, with_overrides
+from espalier_operator.plan.quantity import parse_bytes
+from espalier_operator.plan.workers import GRACE_S, WORKERS_HASH, worker_environment
+from espalier_operator.settings import OperatorSettings
+from espalier_rpc.views import JobView
+
+GVISOR = "gvisor"
+"""The RuntimeClass."""
+ADMISSION, EXECUTION = "grading.admit", "grading.execute"
+EXIT_AGAIN = 75
+"""A one-shot worker's code for a task that comes again (`espalier_worker.once`): another pod, at no cost."""
+SCRATCH_BYTES = 256 * 2**20
+OVERHEAD_BYTES = 256 * 2**20
+"""The sandbox's own processes, and what a kernel needs before a submission asks for anything."""
+_ATTEMPTS = 4
+"""Pods that one completion may cost before the Job gives up: killed nodes and containers, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The Job that is needed now."""
+
+    name: str
+    type: str
+    completions: int
+    parallelism: int
+
+
+def uses_pods(execution: Execution) -> bool:
+    """Whether submissions run in pods of their own."""
+    return bool(sandbox_tags(execution))
+
+
+def sandbox_names(job: str) -> tuple[str, str]:
+    """The names of a job's two sandbox Jobs; the second is also their ServiceAccount's."""
+    return f"{job}-admission", f"{job}-sandbox"
+
+
+def wanted(job: GradingJob, view: JobView | None) -> Wanted | None:
+    """Which of the two, and how large; None where no code is left to run."""
+    if not uses_pods(job.spec.execution):
+        return None
+    admission, sandbox = sandbox_names(job.metadata.name)
+    if view is None or TALLY_SUBMISSIONS not in view.tallies:
+        return Wanted(admission, ADMISSION, 1, 1)
+    left = int(view.tallies[TALLY_SUBMISSIONS] - view.tallies.get(TALLY_EXECUTED, 0))
+    return Wanted(sandbox, EXECUTION, left, min(left, job.spec.execution.warm_pods)) if left > 0 else None
+
+
+def follow(facts: GradingJobFacts, settings: OperatorSettings, suspend: bool) -> Followed:
+    """What must exist for them, and how existing Jobs follow: a Job that exists is never applied again."""
+    changes, deletions = _changes(facts, suspend=suspend)
+    return Followed(_children(facts, settings=settings, suspend=suspend), changes, deletions)
+
+
+def sandbox_deletions(facts: JobFacts[Job]) -> tuple[Deletion, ...]:
+    """The grading has ended: the Jobs go, and their pods with them."""
+    namespace = facts.job.metadata.namespace
+    return tuple(Deletion(JOB, live.name, namespace, live.uid) for live in facts.sandboxes)
+
+
+def _children(facts: GradingJobFacts, *, settings: OperatorSettings, suspend: bool) -> tuple[Object, ...]:
+    wish = wanted(facts.job, facts.coordinator.view)
+    if wish is None or suspend or any(live.name == wish.name for live in facts.sandboxes):
+        return ()
+    job, namespace = facts.job, facts.job.metadata.namespace
+    labels = owner_labels("sandbox", kind="GradingJob", name=job.metadata.name)
+    account = metadata(sandbox_names(job.metadata.name)[1], namespace, labels=labels, owner=facts.obj)
+    annotations = {WORKERS_HASH: _hash(job)}
+    meta = metadata(wish.name, namespace, labels=labels, annotations=annotations, owner=facts.obj)
+    made = _job(meta, wish, _template(job, labels, settings, wish.type))
+    return authority_config_map(namespace, facts.ca_pem), service_account(account), made
+
+
+def _changes(facts: GradingJobFacts, *, suspend: bool) -> tuple[tuple[Change, ...], tuple[Deletion, ...]]:
+    """A Job that has used up its pods while code is left to run is made again."""
+    namespace, wish = facts.job.metadata.namespace, wanted(facts.job, facts.coordinator.view)
+    changes: list[Change] = []
+    deletions: list[Deletion] = []
+    for live in facts.sandboxes:
+        is_wanted = wish is not None and wish.name == live.name
+        is_used_up = live.is_finished and is_wanted and not live.failure and not suspend
+        if is_used_up or (not live.is_finished and is_wanted and live.workers_hash != _hash(facts.job)):
+            deletions.append(Deletion(JOB, live.name, namespace, live.uid))
+        elif not live.is_finished and live.suspended != suspend:
+            changes.append(Change(JOB, live.name, namespace, {"spec": {"suspend": suspend}}))
+    return tuple(changes), tuple(deletions)
+
+
+def runtime_problem(execution: Execution, nodes: Iterable[Object], runtime_class: Object | None) -> Problem | None:
+    """Why no node could run the pods; `runtime_class` is RuntimeClass gvisor, None where there is none."""
+    if not uses_pods(execution):
+        return None
+    able = [node for node in nodes if _runs_containers(node)]
+    field = f"execution.sandbox {execution.sandbox}"
+    if not able:
+        return Problem("SandboxUnavailable", f"{field}: no Linux node here runs containers")
+    if execution.sandbox != "gvisor":
+        return None
+    if runtime_class is None:
+        return Problem("SandboxUnavailable", f"{field}: the cluster has no RuntimeClass {GVISOR}")
+    selector = (runtime_class.get("scheduling") or {}).get("nodeSelector") or {}
+    if not any(selector.items() <= (node["metadata"].get("labels") or {}).items() for node in able):
+        labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
+        said = f"{field}: no Linux node has the labels of RuntimeClass {GVISOR} ({labels})"
+        return Problem("SandboxUnavailable", said)
+    return None
+
+
+def _runs_containers(node: Object) -> bool:
+    """A kubelet's node of ours; those of our agents say whether they are simulated, and run processes."""
+    labels = node["metadata"].get("labels") or {}
+    return labels.get(NODE_KIND) == "linux" and SIMULATED not in labels
+
+
+def _hash(job: GradingJob) -> str:
+    pod = job.spec.workers.pod
+    return value_digest({"execution": job.spec.execution.wire(), "pod": pod.wire() if pod else {}})[:16]
+
+
+def _job(meta: Object, wish: Wanted, template: Object) -> Object:
+    ignore = {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [EXIT_AGAIN, EXIT_STOPPED]}}
+    spec = {
+        "completions": wish.completions, "parallelism": wish.parallelism, "backoffLimit": _ATTEMPTS * wish.completions,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": [
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [EXIT_MISCONFIGURED]}},
+            ignore,
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        ]},
+        "template": template,
+    }
+    return typed(JOB, meta, spec=spec)
+
+
+def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSettings, type_: str) -> Object:
+    overrides = job.spec.workers.pod
+    spec: Object = {
+        "serviceAccountName": sandbox_names(job.metadata.name)[1],
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
+        "nodeSelector": {NODE_KIND: "linux"},
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": SIMULATED, "operator": "DoesNotExist"}]}
+        ]}}},
+        "tolerations": [],
+        "securityContext": pod_security(),
+        "containers": [_worker(job, settings, type_)],
+        "initContainers": [_sandbox(job.spec.execution, settings)],
+        "volumes": [
+            credentials_volume(),
+            {"name": "tmp", "emptyDir": {}},
+            # In memory: there the kernel itself bounds the size.
+            {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": str(SCRATCH_BYTES)}},
+        ],
+    }
+    if job.spec.execution.sandbox == "gvisor":
+        spec["runtimeClassName"] = GVISOR
+    # Resources of the shared workers are another matter: a pod here holds one submission.
+    return with_overrides(
+        {"metadata": {"labels": labels}, "spec": spec}, overrides and overrides.model_copy(update={"resources": None})
+    )
+
+
+def _worker(job: GradingJob, settings: OperatorSettings, type_: str) -> Object:
+    environment = {"ESPALIER_WORKER_TYPES": type_, "ESPALIER_WORKER_TAGS": ",".join(sandbox_tags(job.spec.execution))}
+    return {
+        "name": "worker",
+        "image": settings.worker_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["espalier-worker"],
+        "args": ["--once"],
+        "env": [*worker_environment(job, settings), *value_env(environment)],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "credentials", "mountPath": TOKEN_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+
+
+def _sandbox(execution: Execution, settings: OperatorSettings) -> Object:
+    """A sidecar, so that it is there before the worker and goes after it. Its memory holds its files too."""
+    memory = parse_bytes(execution.memory) + SCRATCH_BYTES + OVERHEAD_BYTES
+    return {
+        "name": "sandbox",
+        "image": settings.worker_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "restartPolicy": "Always",
+        "command": ["espalier-sandbox"],
+        "env": value_env({"ESPALIER_SANDBOX_RUNTIME": execution.sandbox}),
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": str(memory)}},
+        "securityContext": {
+            **container_security(), "runAsUser": UNPRIVILEGED + 1, "runAsGroup": UNPRIVILEGED + 1,
+        },
+        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+    }
