@@ -19,6 +19,8 @@ CACHE_S = 60.0
 CACHE_SIZE = 10_000
 SUBMITTER = "espalier-submitter"
 """The service account of each job namespace that a person's tools act as."""
+CANARY = "espalier-canary"
+"""The service account of `helm test`: it submits and runs tasks of its own namespace."""
 
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
@@ -94,7 +96,8 @@ class Identity:
 def identity_of(user: str, admins: Iterable[str], pools: Mapping[str, str] | None = None) -> Identity:
     """What a user name says. Raises `Forbidden` for one that is neither an administrator nor a service account.
 
-    An account of the name `espalier-submitter` submits and steers jobs of its namespace and runs none.
+    An account of the name `espalier-submitter` submits and steers jobs of its namespace and runs none; one of the name
+    `espalier-canary` does both.
     One that `pools` names works for that pool.
     """
     namespace, _, account = user.removeprefix(_SERVICE_ACCOUNT).partition(":")
@@ -105,7 +108,8 @@ def identity_of(user: str, admins: Iterable[str], pools: Mapping[str, str] | Non
         raise Forbidden(f"{user} is neither a service account nor in ADMINS", reason="Forbidden")
     is_submitter = account == SUBMITTER
     pool = (pools or {}).get(user, "")
-    return Identity(user, namespace, may_submit=is_submitter, may_work=not is_submitter, pool=pool)
+    may_submit = is_submitter or account == CANARY
+    return Identity(user, namespace, may_submit=may_submit, may_work=not is_submitter, pool=pool)
 
 
 class Access(Protocol):

@@ -16,7 +16,7 @@ from espalier_kit.clock import SystemClock
 from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
-from espalier_worker import health, once
+from espalier_worker import canary, health, once
 from espalier_worker.compatibility import translated
 from espalier_worker.door import Door, check
 from espalier_worker.executors import Executors, InstalledExecutors, named_points
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--types", metavar="TYPE,…", help="take only tasks of these types")
     parser.add_argument("--executor", metavar="TYPE=MODULE:FUNCTION", action="append", default=[],
                         help="a further executor; its module is also looked for in the current folder")
+    parser.add_argument("--canary", metavar="SECONDS", type=float, help="send one task through the coordinator and end")
     arguments = parser.parse_args()
     logs.configure()
     try:
@@ -50,6 +51,8 @@ def main() -> int:
     if arguments.check_settings:
         print("settings are right")  # noqa: T201 - the answer asked for
         return 0
+    if arguments.canary is not None:
+        return run_program(lambda stop: canary.run(settings, arguments.canary, stop, SystemClock()))
     return run_program(lambda stop: serve(settings, executors, stop))
 
 

@@ -60,3 +60,5 @@ def pods(objects: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, A
     for made in objects:
         if made["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job"}:
             yield made["metadata"]["name"], made["spec"]["template"]
+        elif made["kind"] == "Pod":
+            yield made["metadata"]["name"], made
