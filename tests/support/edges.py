@@ -90,6 +90,7 @@ def parties() -> tuple[Party, ...]:
 
     def in_course(namespace: str) -> Iterator[Party]:
         yield pod("worker", namespace, jobs | {component: "worker"}, is_ours=True)
+        yield pod("sandbox pod", namespace, jobs | {component: "sandbox"}, is_ours=True)
         yield pod("model server", namespace, jobs | {component: "mlx"}, is_ours=True)
         yield pod("other pods of the operator", namespace, jobs | {component: "other"}, is_ours=True)
         yield pod("model client", namespace, {"espalier.dev/model-client": "true"})

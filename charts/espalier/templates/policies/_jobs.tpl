@@ -31,6 +31,15 @@ as only it knows where. Selectors without a namespace mean that namespace.
       {{- include "espalier.toCoordinator" . | nindent 6 }}
       {{- include "espalier.toModels" (list . false) | nindent 6 }}
       {{- include "espalier.toExternalModels" . | nindent 6 }}
+- name: espalier-sandbox
+  spec:
+    podSelector:
+      matchLabels:
+        app.kubernetes.io/managed-by: espalier
+        app.kubernetes.io/component: sandbox
+    policyTypes: [Ingress, Egress]
+    egress:
+      {{- include "espalier.toCoordinator" . | nindent 6 }}
 - name: espalier-mlx
   spec:
     podSelector:
