@@ -106,14 +106,14 @@ class Platform:
 
     async def tasks(self, job: Job) -> list[dict[str, Any]]:
         """The coordinator's tasks of the job, over its REST page."""
-        status, body = await self._coordinator(job.namespace, f"/jobs/{job.uid}/tasks")
+        status, body = await self._coordinator(job.namespace, f"/v1/jobs/{job.uid}/tasks")
         assert status == 200, body
         found: list[dict[str, Any]] = json.loads(body)["tasks"]
         return found
 
     async def is_forgotten(self, job: Job) -> bool:
         """Whether the coordinator no longer knows the job."""
-        status, _ = await self._coordinator(job.namespace, f"/jobs/{job.uid}")
+        status, _ = await self._coordinator(job.namespace, f"/v1/jobs/{job.uid}")
         return status == 404
 
     def rss_mib(self, word: str) -> list[float]:
