@@ -85,6 +85,9 @@ conformance: dev  ## Kubernetes' own end-to-end tests on container nodes (root; 
 performance: dev  ## Run all benchmarks and write docs/performance.md
 	$(PY) -m bench performance
 
+chaos: dev  ## 1,000 kills, stops and cuts on both databases (half an hour); writes docs/reference/chaos.md
+	$(PY) -m tests.support.chaos
+
 clean:  ## Remove the virtual environment and caches (not the built Kubernetes binaries)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -67,6 +67,11 @@ class CoordinatorProcess:
             return False
         return True
 
+    @property
+    def has_ended(self) -> bool:
+        """Killed, or ended by itself."""
+        return self._process is None or self._process.poll() is not None
+
     def kill(self) -> None:
         """kill -9."""
         assert self._process is not None

@@ -154,10 +154,14 @@ class Recovery(Dispatch):
         self._fail_attempt(task, "TaskTimeout", "the attempt outlived its timeout and its worker did not end it")
 
     def _forgive_stall(self, now: float) -> None:
-        """While this process itself stood still it could hear nobody: that time is not the workers' silence."""
+        """While this process itself stood still it could hear nobody: that time is not the workers' silence.
+
+        Another may have taken over meanwhile: an empty write asks the database, before old news is told for long.
+        """
         stalled_s = now - self._last_tick
         self._last_tick = now
         if stalled_s > self._limits.heartbeat_s:
+            self._commit([], None)
             for worker in self.workers.values():
                 worker.expires_at += stalled_s
 

@@ -6,6 +6,8 @@ import pytest
 
 from espalier_coordinator.messages import Verdict
 from espalier_coordinator.model import JobState
+from espalier_coordinator.store import Deposed
+from espalier_coordinator.store.memory import MemoryStore
 from espalier_kit.execution import ModelEndpoint, TaskState
 from tests.support.coordination import UID, World, lease_of, task
 
@@ -345,3 +347,13 @@ def test_a_deleted_job_stays_deleted() -> None:
     world.crash()
     assert world.store.load().tasks == ()
     assert world.engine.jobs == {}
+
+
+def test_a_coordinator_that_stood_still_learns_at_once_that_it_was_replaced() -> None:
+    world = World()
+    assert isinstance(world.store, MemoryStore)
+    MemoryStore(world.store.tables).begin_epoch()
+    world.pass_time(20)
+    world.clock.move(20)
+    with pytest.raises(Deposed):
+        world.do(world.engine.tick())
