@@ -25,12 +25,13 @@ async def until(
     last: dict[str, Any] = {}
 
     async def watch() -> Object:
-        async for event in follow(cluster, kind, namespace, fields=f"metadata.name={name}"):
-            last["object"] = event.object
-            if event.type != "DELETED" and predicate(event.object):
-                return event.object
-            if event.object.get("status", {}).get("phase") in _ENDED:
-                raise TimeoutError
+        async with aclosing(follow(cluster, kind, namespace, fields=f"metadata.name={name}")) as changes:
+            async for event in changes:
+                last["object"] = event.object
+                if event.type != "DELETED" and predicate(event.object):
+                    return event.object
+                if event.object.get("status", {}).get("phase") in _ENDED:
+                    raise TimeoutError
         raise AssertionError("unreachable: follow never ends")
 
     try:
