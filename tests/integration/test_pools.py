@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from bench.model_server import ScriptedServer, serving
 from espalier_cli.connection import artifacts_of
 from espalier_cli.options import Where
 from espalier_kit.errors import Forbidden, Permanent
@@ -17,7 +18,9 @@ from espalier_kube.cluster import CONFIG_MAP, GRADING_JOB
 from espalier_local.cluster import Cluster
 from espalier_rpc.artifacts import HttpArtifacts, web_client
 from tests.integration.conftest import Kubectl
+from tests.support import classroom
 from tests.support.jobs import grading_job
+from tests.support.platform import Platform
 from tests.support.pools import SYSTEM, coordinator_as, open_diary, request, until_ended, until_replicas
 from tests.support.waiting import has, until
 
@@ -37,6 +40,27 @@ async def test_a_pools_workers_run_a_job_of_another_namespace_with_its_artifacts
         assert outcome.value is not None
         assert outcome.value["text"] == "given by the course"
         assert await store.get(outcome.value["sha256"]) == b"GIVEN BY THE COURSE"
+
+
+async def test_a_class_is_graded_by_a_pools_workers(
+    pooled: Cluster, client: Client, namespace: str, kubectl: Kubectl
+) -> None:
+    """No worker of its own: no Job, no account; the pool's workers read its submissions and ask its judges."""
+    platform = Platform(pooled, client)
+    async with serving(ScriptedServer("code")) as code, serving(ScriptedServer("feedback")) as feedback:
+        judges = {
+            role: {"endpoint": {"url": url, "model": role}} for role, url in (("code", code), ("feedback", feedback))
+        }
+        job = await platform.submit(
+            namespace, "pooled", students=classroom.good_class(2), models=judges, workers={"pool": "fixed"}
+        )
+        found = await platform.until(job, has("Complete"), timeout_s=60, what="report")
+    assert found["status"]["submissions"]["graded"] == 2
+    assert {row["points"] for row in await platform.report_rows(job)} == {37.5}
+    assert {task["worker"].rpartition("-")[0].rpartition("-")[0] for task in await platform.tasks(job)} == {
+        "espalier-pool-fixed"
+    }
+    assert kubectl("-n", namespace, "get", "jobs,pods", "-o", "name") == ""
 
 
 async def test_an_unknown_pool_is_refused_with_the_pools_there_are(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -13,6 +14,7 @@ from espalier_kube.client import Client
 from espalier_kube.cluster import API_SERVICE
 from espalier_local.cluster import Cluster
 from tests.integration.conftest import Kubectl
+from tests.support.charts import CHART
 from tests.support.pools import SYSTEM, coordinator_as, open_diary, request, until_ended, until_replicas
 from tests.support.pools import Diary as Told
 from tests.support.waiting import has, until
@@ -70,6 +72,20 @@ async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_w
     assert {task.key: task.attempts for task in results} == {task.key: 1 for task in tasks}
     assert diary.more_than_once() == {}
     assert len(diary.pods()) >= 4, "every worker that came had work"
+
+
+def test_a_second_server_of_the_metrics_is_refused_before_anything_is_installed(pooled: Cluster) -> None:
+    """Another release in another namespace: what it would take over is named, and what to do instead."""
+    chart = [str(CHART), "--values", str(CHART / "values-local.yaml")]
+    mode = "pools[0].autoscaling.mode=external-metrics"
+    done = subprocess.run(
+        [str(pooled.assets["helm"]), f"--kubeconfig={pooled.kubeconfig}", "install", "second", *chart,
+         "--namespace=other", "--dry-run=server", "--set=pools[0].name=x", f"--set={mode}"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert f"APIService {SERVICE} is served by {SYSTEM}/espalier-scaling already" in done.stderr
+    assert "use pools[].autoscaling.mode keda or cpu" in done.stderr
 
 
 async def test_only_the_api_server_may_ask_the_coordinator_itself(pooled: Cluster, kubectl: Kubectl) -> None:
