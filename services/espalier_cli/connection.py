@@ -21,6 +21,7 @@ from espalier_kube.objects import metadata
 from espalier_local.layout import Layout
 from espalier_local.places import default_name, places_from
 from espalier_rpc.artifacts import HttpArtifacts, web_client
+from espalier_rpc.rest import RestClient
 
 SUBMITTER = "espalier-submitter"
 COORDINATOR_MAP = "espalier-coordinator"
@@ -44,6 +45,15 @@ async def artifacts_of(cluster: Cluster, where: Where) -> AsyncIterator[HttpArti
     token = await submitter_token(cluster, where.namespace)
     async with web_client(found["web"], ca_pem=found["ca.crt"]) as http:
         yield HttpArtifacts(http, namespace=where.namespace, token=lambda: token, server_name=found["name"])
+
+
+@asynccontextmanager
+async def rest_of(cluster: Cluster, where: Where) -> AsyncIterator[RestClient]:
+    """The calls of the cluster's coordinator, as the namespace's submitter."""
+    found = await _coordinator(cluster, where.system_namespace)
+    token = await submitter_token(cluster, where.namespace)
+    async with web_client(found["web"], ca_pem=found["ca.crt"]) as http:
+        yield RestClient(http, token=lambda: token, server_name=found["name"])
 
 
 async def submitter_token(cluster: Cluster, namespace: str) -> str:

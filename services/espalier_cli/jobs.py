@@ -1,8 +1,9 @@
-"""`espalier jobs`: list, show, watch, cancel, suspend, resume, all over the GradingJob object."""
+"""`espalier jobs`: list, show, watch, cancel, suspend, resume: GradingJobs of a cluster, or jobs of a coordinator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,14 +11,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from espalier_cli import submitted, templates
 from espalier_cli.connection import cluster_of, job_of
-from espalier_cli.options import Kubeconfig, Namespace, Where, job_name
+from espalier_cli.coordinator import Address, Authority, Format, KeyFile, Output, Target
+from espalier_cli.coordinator import show as show_object
+from espalier_cli.options import SYSTEM_NAMESPACE, Kubeconfig, Namespace, System, Where, job_name
 from espalier_cli.terminal import notes, out, run
 from espalier_kit.errors import NotFound, Permanent
 from espalier_kube.cluster import GRADING_JOB, Cluster, Object
 from espalier_kube.watch import follow
 
-app = typer.Typer(help="Grading jobs: list, show, watch, cancel, suspend, resume.", no_args_is_help=True)
+app = typer.Typer(
+    help="Grading jobs, and jobs of a coordinator: list, show, watch, cancel, suspend, resume, submit, templates.",
+    no_args_is_help=True,
+)
+app.add_typer(templates.app, name="template")
 
 Name = Annotated[str, typer.Argument(help="The job, as NAME or gj/NAME.")]
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of every namespace.")]
@@ -27,39 +35,62 @@ FINAL = frozenset({"Complete", "Failed", "Cancelled"})
 
 
 @app.command("list")
-def list_jobs(namespace: Namespace = "default", everywhere: Everywhere = False, kubeconfig: Kubeconfig = None) -> None:
+def list_jobs(
+    namespace: Namespace = "default", everywhere: Everywhere = False,
+    status: Annotated[str, typer.Option("--status", help="With --coordinator: only those, such as failed.")] = "",
+    tag: Annotated[list[str], typer.Option("--tag", help="With --coordinator: only those that have it.")] = [],  # noqa: B006
+    kubeconfig: Kubeconfig = None, coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None,
+    output: Output = Format.TABLE,
+) -> None:
     """A line per job."""
+    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
 
     async def work() -> None:
-        async with cluster_of(Where(kubeconfig, namespace)) as cluster:
-            found = await cluster.list(GRADING_JOB, None if everywhere else namespace)
-        if not found.items:
-            notes.print("no grading jobs" if everywhere else f"no grading jobs in namespace {namespace}")
+        if target.is_plain:
+            await submitted.list_jobs(target, everywhere=everywhere, status=status, tags=tag, output=output)
             return
-        out.print(jobs_table(found.items))
+        async with cluster_of(target.where) as cluster:
+            found = await cluster.list(GRADING_JOB, None if everywhere else namespace)
+        nothing = "no grading jobs" if everywhere else f"no grading jobs in namespace {namespace}"
+        show_object({"items": list(found.items)}, jobs_table(found.items), output, is_empty=not found.items,
+                    nothing=nothing)
 
     run(work())
 
 
 @app.command()
-def show(name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None) -> None:
+def show(
+    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
+    key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
+) -> None:
     """Counts and conditions of one job."""
+    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
 
     async def work() -> None:
-        async with cluster_of(Where(kubeconfig, namespace)) as cluster:
+        if target.is_plain:
+            await submitted.show_job(target, name, output)
+            return
+        async with cluster_of(target.where) as cluster:
             job = await job_of(cluster, job_name(name), namespace)
-        out.print(jobs_table((job,)))
-        out.print(conditions_table(job))
+        show_object(job, jobs_table((job,)), output)
+        if output is Format.TABLE:
+            out.print(conditions_table(job))
 
     run(work())
 
 
 @app.command()
-def watch(name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None) -> None:
+def watch(
+    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
+    key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
+) -> None:
     """Follow a job to its end. Exit code 0 if it completed, 1 if it failed or was cancelled."""
+    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
 
     async def work() -> bool:
-        async with cluster_of(Where(kubeconfig, namespace)) as cluster:
+        if target.is_plain:
+            return await submitted.watch_job(target, name, output)
+        async with cluster_of(target.where) as cluster:
             await job_of(cluster, job_name(name), namespace)
             return await follow_job(cluster, job_name(name), namespace)
 
@@ -68,21 +99,46 @@ def watch(name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig =
 
 
 @app.command()
-def cancel(name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None) -> None:
+def submit(
+    file: Annotated[Path, typer.Argument(help="YAML or JSON with the job's `tasks`.", exists=True)],
+    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, system: System = SYSTEM_NAMESPACE,
+    coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
+) -> None:
+    """Give a coordinator a job of any tasks, without an object of the cluster."""
+    target = Target(Where(kubeconfig, namespace, system), coordinator, key_file, ca_file)
+    run(submitted.submit_file(target, file, output))
+
+
+@app.command()
+def cancel(
+    name: Name,
+    reason: Annotated[str, typer.Option("--reason", help="With --coordinator: shown with the job.")] = "",
+    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
+    key_file: KeyFile = None, ca_file: Authority = None,
+) -> None:
     """Stop a job for good; what is done is kept."""
-    _change(name, namespace, kubeconfig, {"cancel": True}, "will be cancelled")
+    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
+    _change(name, target, {"cancel": True}, {"cancel": True, "cancel_reason": reason}, "will be cancelled")
 
 
 @app.command()
-def suspend(name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None) -> None:
+def suspend(
+    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
+    key_file: KeyFile = None, ca_file: Authority = None,
+) -> None:
     """Pause a job: running tasks finish, no new one starts."""
-    _change(name, namespace, kubeconfig, {"suspend": True}, "will be suspended")
+    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
+    _change(name, target, {"suspend": True}, {"suspended": True}, "will be suspended")
 
 
 @app.command()
-def resume(name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None) -> None:
+def resume(
+    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
+    key_file: KeyFile = None, ca_file: Authority = None,
+) -> None:
     """Let a suspended job go on."""
-    _change(name, namespace, kubeconfig, {"suspend": False}, "will go on")
+    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
+    _change(name, target, {"suspend": False}, {"suspended": False}, "will go on")
 
 
 async def follow_job(cluster: Cluster, name: str, namespace: str) -> bool:
@@ -175,10 +231,17 @@ def _short(cell: object) -> str:
     return f"{cell:.2f}" if isinstance(cell, float) else escape(str(cell))
 
 
-def _change(reference: str, namespace: str, kubeconfig: Kubeconfig, policy: dict[str, bool], said: str) -> None:
+def _change(
+    reference: str, target: Target, policy: dict[str, bool], change: dict[str, bool | str], said: str
+) -> None:
+    """`policy` for a GradingJob, `change` for a job of a coordinator alone."""
+
     async def work() -> None:
-        name = job_name(reference)
-        async with cluster_of(Where(kubeconfig, namespace)) as cluster:
+        if target.is_plain:
+            await submitted.steer(target, reference, change, said)
+            return
+        name, namespace = job_name(reference), target.where.namespace
+        async with cluster_of(target.where) as cluster:
             job = await job_of(cluster, name, namespace)
             if (ended := ended_as(job)) is not None:
                 raise Permanent(f"GradingJob {name} has already ended ({ended})")
