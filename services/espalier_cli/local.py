@@ -49,7 +49,7 @@ def up(
     ] = Nodes.process,
     linux: Annotated[int, typer.Option(min=1, max=MAX_LINUX, help="How many Linux hosts; with --nodes container.")] = 1,
 ) -> None:
-    """Start the cluster with our charts on it, or bring it up to date. On container nodes the charts are left out."""
+    """Start the cluster with our charts on it, or bring it up to date; container nodes run images of this checkout."""
     with _sentences():
         places, chosen = _choose(name)
         if linux != 1 and nodes is Nodes.process:
@@ -57,8 +57,7 @@ def up(
         began = time.monotonic()
         profiles = PROFILES if nodes is Nodes.process else container_profiles(linux)
         found = cluster.up(chosen, places, Terminal(), profiles=profiles, kind=nodes.value)
-        if nodes is Nodes.process:
-            release.install(found, places, Terminal())
+        release.install(found, places, Terminal())
         how = f"up after {time.monotonic() - began:.1f} s" if found.is_new else "already up"
         _console.print(f"cluster {chosen} is {how}: {found.server}")
         _console.print(f"export KUBECONFIG={found.kubeconfig}", soft_wrap=True, highlight=False)

@@ -117,6 +117,11 @@ class Cables:
         return f"10.89.{self.n}.1"
 
     @property
+    def cidr(self) -> str:
+        """All addresses of hosts."""
+        return f"10.89.{self.n}.0/{self.prefix}"
+
+    @property
     def prefix(self) -> int:
         """The length of the network's prefix."""
         return 24

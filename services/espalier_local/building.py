@@ -132,7 +132,7 @@ class _Building:
             return target
         with self.progress.step("Python wheels for images (once)"), _beside(target) as scratch:
             images, constraints = self.places.checkout / "images", self.places.checkout / "constraints.txt"
-            for file in (images / "install.py", images / "sbom.py", constraints):
+            for file in (*(images / name for name in recipe.SCRIPTS), constraints):
                 shutil.copy(file, scratch)
             (scratch / "requirements").mkdir()
             for stage, wanted in self.project.requirements.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 from espalier_kit.errors import EspalierError, Misconfigured, NotFound, Permanent
 from espalier_kube.cluster import NODE
 from espalier_local import api, bootstrap, containers, machine, pki, record
-from espalier_local.addresses import API_PORT, Range, port_blocker
+from espalier_local.addresses import API_PORT, Cables, Range, port_blocker
 from espalier_local.assets import FAMILIES, LINUX_FAMILIES, Assets
 from espalier_local.assets import ensure as ensure_assets
 from espalier_local.control import Control, tail
@@ -50,6 +50,8 @@ class Cluster:
     control: Control
     is_new: bool
     server_address: str
+    cables: Cables | None = None
+    """Of container nodes."""
 
     @property
     def server(self) -> str:
@@ -238,7 +240,9 @@ def _start(
             api.wait_for_nodes(
                 layout.kubeconfig, names, timeout_s=NODES_TIMEOUT_S, on_change=lambda n: advance(n, len(names))
             )
-    return Cluster(claimed.name, address_range, layout.kubeconfig, assets, hosts, control, is_new, claimed.server)
+    return Cluster(
+        claimed.name, address_range, layout.kubeconfig, assets, hosts, control, is_new, claimed.server, cables
+    )  # fmt: skip
 
 
 def _wait_until_ready(control: Control, server: str, keys: pki.Pki) -> None:

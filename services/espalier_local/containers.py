@@ -17,10 +17,11 @@ import yaml
 
 from espalier_kit.certificates import KeyPair, issue
 from espalier_kit.errors import Permanent, Retryable
-from espalier_local import api, dns, metricsserver, policies, remains, shaping
+from espalier_local import api, dns, loading, metricsserver, policies, remains, shaping
 from espalier_local import cables as wires
 from espalier_local.addresses import API_PORT, Cables, Range
 from espalier_local.assets import Assets
+from espalier_local.building import Built
 from espalier_local.containerd import ContainerdPlan, containerd_config, ctr, network_config
 from espalier_local.control import Control, is_phase
 from espalier_local.files import write_atomically
@@ -221,6 +222,10 @@ class LinuxHost:
             wires.run(ctr(self.containerd, "images", "import", str(file)), timeout_s=120)
         finally:
             file.unlink(missing_ok=True)
+
+    def load_images(self, built: Built) -> None:
+        """Give the runtime the project's own images."""
+        loading.load(self.containerd, built.store, built.images)
 
     def specs(self) -> tuple[ProcessSpec, ...]:
         """In the order in which they start."""

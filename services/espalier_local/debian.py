@@ -19,7 +19,8 @@ from espalier_local.cables import SEARCH_PATH
 
 RELEASE = "bookworm"
 BASE = (
-    "base-files", "ca-certificates", "libpython3.11-stdlib", "media-types", "netbase", "python3.11-minimal", "tzdata",
+    "base-files", "ca-certificates", "libpython3.11-stdlib", "libstdc++6", "media-types", "netbase",
+    "python3.11-minimal", "tzdata",
 )  # fmt: skip
 """The interpreter and what programs ask a system for: names of ports and types, time zones, authorities."""
 ADDITIONS = {"worker": ("coreutils", "dash"), "mlx": ("libgomp1", "libopenblas0-pthread")}
@@ -34,9 +35,9 @@ done
 """One file per package, where scanners of images look for them; extraction alone leaves no record."""
 _PRUNED = (
     "bin/tar", "dev/*", "etc/apt", "usr/bin/dpkg*", "usr/bin/mawk", "usr/bin/openssl", "usr/lib/*/gconv",
-    "usr/lib/*/libdb-*", "usr/lib/dpkg", "usr/lib/python3.11/pydoc_data", "usr/sbin/dpkg*", "usr/share/bug", "usr/share/debconf",
-    "usr/share/doc/*/changelog*", "usr/share/dpkg", "usr/share/info", "usr/share/lintian", "usr/share/locale",
-    "usr/share/man", "usr/share/perl5", "var/cache/*", "var/lib/apt", "var/log/*",
+    "usr/lib/*/libdb-*", "usr/lib/dpkg", "usr/lib/python3.11/pydoc_data", "usr/sbin/dpkg*", "usr/share/bug",
+    "usr/share/debconf", "usr/share/doc/*/changelog*", "usr/share/dpkg", "usr/share/info", "usr/share/lintian",
+    "usr/share/locale", "usr/share/man", "usr/share/perl5", "var/cache/*", "var/lib/apt", "var/log/*",
 )  # fmt: skip
 """What packages bring along and none of our programs asks for."""
 _PASSWD = f"root:x:0:0::/root:/usr/sbin/nologin\nespalier:x:{USER}:{USER}::/tmp:/usr/sbin/nologin\n"

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 _REFERENCE = "org.opencontainers.image.ref.name"
 _IMPORTED_NAME = "io.containerd.image.name"
-_LIBRARY = "docker.io/library/"
+LIBRARY = "docker.io/library/"
 """What a runtime puts before a name that has no host."""
 _LAYOUT = {"imageLayoutVersion": "1.0.0"}
 
@@ -101,7 +101,7 @@ def from_json(data: Mapping[str, Any]) -> Image:
 def _entry(image: Image) -> dict[str, Any]:
     return {
         "mediaType": image.media_type, "digest": image.manifest, "size": image.manifest_bytes,
-        "annotations": {_IMPORTED_NAME: _LIBRARY + image.name},
+        "annotations": {_IMPORTED_NAME: LIBRARY + image.name},
     }  # fmt: skip
 
 

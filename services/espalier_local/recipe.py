@@ -19,6 +19,8 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "worker": ("worker", "grading", "benchmark"), "mlx": ("mlx",),
 }  # fmt: skip
 """Stage of the Dockerfile → the extras of pyproject.toml that it installs."""
+SCRIPTS = ("install.py", "sbom.py", "check.py")
+"""In images/: what the Dockerfile runs."""
 PYTHON = "3.11"
 """Of the base, whatever Python runs here."""
 GLIBC_MINOR = 36
@@ -78,7 +80,7 @@ def keys_of(project: Project, checkout: Path, *, base: str, revision: str) -> Ke
     """`base` is the name of a base image of the caller's, or empty for ours; `revision` becomes a label."""
     ours = Path(debian.__file__).read_text()
     base_key = digest(base or ours, platform.machine())
-    scripts = [(checkout / "images" / name).read_text() for name in ("install.py", "sbom.py")]
+    scripts = [(checkout / "images" / name).read_text() for name in SCRIPTS]
     wanted = [f"{stage}: {' '.join(names)}" for stage, names in sorted(project.requirements.items())]
     dependencies = digest(base_key, (checkout / "constraints.txt").read_text(), project.version, *scripts, *wanted)
     source = digest((checkout / "pyproject.toml").read_text(), *_sources(checkout, project.packages))
@@ -141,7 +143,8 @@ class Builder:
     ) -> list[str]:  # fmt: skip
         """One target of the Dockerfile. A base that was not named by the user is never asked of a registry."""
         return self.command(
-            "build", "--quiet", "--isolation=chroot", "--layers", "--format=oci", f"--target={program}",
+            "build", "--quiet", "--isolation=chroot", "--ulimit=nofile=4096:4096", "--layers", "--format=oci",
+            f"--target={program}",
             "--pull-never" if base.startswith("localhost/") else "--pull",
             *(f"--build-arg={key}={value}" for key, value in {"BASE": base, **arguments}.items()),
             *(f"--label={key}={value}" for key, value in labels.items()),

@@ -12,11 +12,13 @@ import yaml
 
 from espalier_kit.errors import Permanent
 from espalier_kube.cluster import POD, SECRET, Object
-from espalier_local import api
-from espalier_local.addresses import Range
+from espalier_local import api, building
+from espalier_local.addresses import Cables, Range
 from espalier_local.bootstrap import NAMESPACE, local_volume
 from espalier_local.cluster import Cluster
+from espalier_local.containers import LinuxHost
 from espalier_local.files import write_atomically
+from espalier_local.imagestore import Image
 from espalier_local.locks import held
 from espalier_local.places import Places
 from espalier_local.progress import Progress
@@ -26,6 +28,7 @@ TIMEOUT_S = 180
 COORDINATOR_NODE = "linux-1"
 JOB_NAMESPACES = ("default",)
 """Namespaces in which `espalier push` may be used without further set-up."""
+IMAGE_ANNOTATION = "espalier.dev/image"
 _HALF_DONE = "owner=helm,status in (pending-install,pending-upgrade,pending-rollback)"
 """Helm's records of an operation that was interrupted. Nobody else installs here (we hold the lock), and helm would
 refuse to go on; without the record it adopts what is there."""
@@ -41,7 +44,8 @@ def install(
     Raises `Permanent` with helm's words and what the pods wait for.
     """
     with held(cluster.control.layout.lock):
-        _install(cluster, places, progress, {**values(cluster.address_range, job_namespaces), **(overrides or {})})
+        computed = _computed(cluster, places, progress, job_namespaces)
+        _install(cluster, places, progress, {**computed, **(overrides or {})})
 
 
 def _install(cluster: Cluster, places: Places, progress: Progress, wished: Mapping[str, Any]) -> None:
@@ -55,6 +59,36 @@ def _install(cluster: Cluster, places: Places, progress: Progress, wished: Mappi
         _helm(cluster, CRDS, places.charts / CRDS, ())
     with progress.step("chart espalier, until its pods are ready"):
         _helm(cluster, PLATFORM, places.charts / PLATFORM, (places.charts / PLATFORM / "values-local.yaml", computed))
+
+
+def _computed(
+    cluster: Cluster, places: Places, progress: Progress, job_namespaces: Sequence[str]
+) -> dict[str, Any]:
+    if cluster.cables is None:
+        return values(cluster.address_range, job_namespaces)
+    built = building.ensure(places, progress)
+    linux = [host for host in cluster.hosts if isinstance(host, LinuxHost)]
+    with progress.step(f"images on {', '.join(host.name for host in linux)}"):
+        for host in linux:
+            host.load_images(built)
+    return container_values(cluster.cables, job_namespaces, built.images)
+
+
+def container_values(cables: Cables, job_namespaces: Sequence[str], images: Sequence[Image]) -> dict[str, Any]:
+    """The same for container nodes, where Services and names work. An image that changed under its name replaces the
+    pods that run the one before: its digest is among their annotations."""
+    digests = {image.name.partition(":")[0].removeprefix("espalier-"): image.manifest for image in images}
+    machine = {"cidr": f"{cables.server}/32"}
+    return {
+        "operator": {"podAnnotations": {IMAGE_ANNOTATION: digests["operator"]}},
+        "coordinator": {"podAnnotations": {IMAGE_ANNOTATION: digests["coordinator"]}},
+        "nodes": {"addresses": [cables.cidr]},
+        "jobs": {"namespaces": list(job_namespaces)},
+        "networkPolicies": {
+            "apiServer": {"cidrs": [f"{cables.server}/32"]},
+            "dns": {"peers": [machine]},
+        },
+    }
 
 
 def values(address_range: Range, job_namespaces: Sequence[str]) -> dict[str, Any]:
