@@ -8,10 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from espalier_operator.plan.policies import job_policies, parse_templates
-from tests.support.charts import CHART, CRDS, ENVIRONMENTS, LOCAL, NAMESPACE, VARIANTS
+from tests.support.charts import CHART, CRDS, ENVIRONMENTS, LOCAL, NAMESPACE, PREVIOUS, VARIANTS
 from tests.support.controlplane import ControlPlane, control_plane
+from tests.support.jobs import grading_job
 
 COURSE = "course"
+SAME_VOLUME = ("--set", "coordinator.storage.size=2Gi", "--set", "coordinator.storage.storageClass=espalier-local")
+"""As in values-local.yaml: the volume's claim cannot change afterwards."""
+DIGEST = f"artifact://{'a' * 64}"
 OPTIONS = (*LOCAL, "--set", f"jobs.namespaces={{{COURSE}}}", "--set", "nodes.addresses={127.9.0.0/16}")
 
 
@@ -22,11 +26,25 @@ def plane() -> Iterator[ControlPlane]:
             labels = {"pod-security.kubernetes.io/enforce": "restricted"}
             metadata = {"name": name, "labels": labels}
             assert made.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}).code == 0
-        for release, chart, options in (("espalier-crds", CRDS, ()), ("espalier", CHART, OPTIONS)):
-            answer = made.helm("install", release, str(chart), "--namespace", NAMESPACE, *options)
+        for release, options in (("espalier-crds", ()), ("espalier", SAME_VOLUME)):
+            before = PREVIOUS / f"{release}-0.1.0.tgz"
+            answer = made.helm("install", release, str(before), "--namespace", NAMESPACE, *options)
+            assert answer.code == 0, answer.text
+        assert made.apply(grading_job("old", COURSE, assignment=DIGEST, submissions=DIGEST)).code == 0
+        for release, new, options in (("espalier-crds", CRDS, ()), ("espalier", CHART, OPTIONS)):
+            answer = made.helm("upgrade", release, str(new), "--namespace", NAMESPACE, *options)
             assert answer.code == 0, answer.text
             assert "would violate PodSecurity" not in answer.text
         yield made
+
+
+def test_the_release_came_from_the_version_before_and_kept_its_objects(plane: ControlPlane) -> None:
+    """Every other test here looks at what the upgrade made of it; tests/e2e has the same with a job that runs."""
+    releases = {r["name"]: r for r in json.loads(plane.helm("list", "-n", NAMESPACE, "-o", "json").text)}
+    assert {name: r["revision"] for name, r in releases.items()} == {"espalier": "2", "espalier-crds": "2"}
+    old = json.loads(plane.must("-n", COURSE, "get", "gradingjob", "old", "-o", "json"))
+    assert old["metadata"]["generation"] == 1
+    assert plane.apply(grading_job("old", COURSE, assignment=DIGEST, submissions=DIGEST)).code == 0
 
 
 def test_an_installed_release_can_be_upgraded_with_the_same_values(plane: ControlPlane) -> None:
@@ -97,7 +115,7 @@ def test_the_operators_policies_are_accepted_as_it_writes_them(plane: ControlPla
     """Those of job namespaces exist only as text in a ConfigMap: the API server judges each as the operator would."""
     text = json.loads(plane.must("-n", NAMESPACE, "get", "configmap", "espalier-job-policies", "-o", "json"))["data"]
     made = job_policies(COURSE, parse_templates(text["policies.yaml"]))
-    assert len(made) == 4
+    assert "espalier-default-deny" in {policy["metadata"]["name"] for policy in made}
     for policy in made:
         written = ("apply", "--server-side", "--dry-run=server", "--field-manager=espalier", "-f", "-")
         answer = plane.kubectl(*written, f"--as=system:serviceaccount:{OPERATOR}", given=json.dumps(policy))

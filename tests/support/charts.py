@@ -24,6 +24,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     **{name: ("-f", str(CHART / f"values-{name}.yaml")) for name in ENVIRONMENTS},
 }  # fmt: skip
 NAMESPACE = "espalier-system"
+PREVIOUS = ROOT / "tests/charts/previous"
+"""The charts of the version before this one, as they were packaged then."""
 HELMS = ("helm", "helm3")
 VERSIONS = ("--kube-version=1.36.0", "--api-versions=keda.sh/v1alpha1")
 """Rendering asks no cluster: Helm would assume the one that it was built with."""
