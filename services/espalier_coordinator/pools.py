@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from espalier_coordinator.access import Identity
-from espalier_coordinator.state import JobEntry
+from espalier_coordinator.scheduling import Lane, Profile, may_run
+from espalier_coordinator.state import JobEntry, WorkerEntry
 from espalier_kit.errors import Permanent
 from espalier_kit.execution import TaskState
 
@@ -52,11 +54,30 @@ def require_artifacts(identity: Identity, namespace: str, jobs: Iterable[JobEntr
     identity.require_namespace(namespace)
 
 
-def pending_units(jobs: Iterable[JobEntry], pools: Iterable[str]) -> dict[str, int]:
-    """Work units per pool: tasks that run, and those that could. What is held back or blocked asks for no worker."""
-    pending = dict.fromkeys(sorted(set(pools)), 0)
-    for entry in jobs:
-        if entry.job.pool:
-            ready = 0 if entry.is_held else entry.counts[TaskState.READY]
-            pending[entry.job.pool] = pending.get(entry.job.pool, 0) + ready + entry.counts[TaskState.RUNNING]
-    return pending
+def pending_units(
+    jobs: Mapping[str, JobEntry], waiting: Mapping[Lane, int], workers: Iterable[WorkerEntry], pools: Iterable[str]
+) -> dict[str, int]:
+    """Work units per pool: tasks that its workers run, and those of the `waiting` that they could.
+
+    What is held back, waits for another task, is beyond its job's `max_running` or needs what none of the pool's
+    workers offers asks for no further worker.
+    """
+    members = [worker for worker in workers if worker.profile.pool]
+    pending = Counter(dict.fromkeys(sorted(set(pools)), 0))
+    for worker in members:
+        pending[worker.profile.pool] += len(worker.leases)
+    ready: Counter[str] = Counter()
+    for lane, count in waiting.items():
+        if lane.pool and _is_wanted(lane, [w.profile for w in members if w.profile.pool == lane.pool]):
+            ready[lane.job_uid] += count
+    for uid, count in ready.items():
+        entry = jobs[uid]
+        if not entry.is_held:
+            room = entry.job.max_running - entry.counts[TaskState.RUNNING] if entry.job.max_running else count
+            pending[entry.job.pool] += max(0, min(count, room))
+    return dict(pending)
+
+
+def _is_wanted(lane: Lane, profiles: list[Profile]) -> bool:
+    """Another worker like these would take the task; without any, nobody knows that it would not."""
+    return not profiles or any(may_run(profile, lane) for profile in profiles)

@@ -81,12 +81,17 @@ def may_run(profile: Profile, lane: Lane) -> bool:
     """Pool, namespace, dedication, type, all required tags, and resources that it has at all."""
     return (
         lane.type in profile.types
-        and lane.pool == profile.pool
+        and is_of_pool(profile, lane.pool, lane.job_uid)
         and (not profile.job_uid or profile.job_uid == lane.job_uid)
         and (profile.namespace is None or profile.namespace == lane.namespace)
         and lane.tags <= profile.tags
         and (not lane.resources or _has(dict(profile.resources), lane))
     )
+
+
+def is_of_pool(profile: Profile, pool: str, job_uid: str) -> bool:
+    """A pool's tasks are its workers', and those workers' that the very job has of its own, such as one-shot pods."""
+    return profile.pool == pool or (not profile.pool and profile.job_uid == job_uid)
 
 
 def _has(resources: dict[str, float], lane: Lane) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from espalier_coordinator.completed import Summary, ToldTask
 from espalier_coordinator.engine import Engine
 from espalier_coordinator.model import Ending, Job, JobState
+from espalier_coordinator.scheduling import is_of_pool
 from espalier_coordinator.state import JobEntry, TaskEntry, WorkerEntry
 from espalier_coordinator.store import DeadLetter
 from espalier_kit.execution import TaskState
@@ -109,7 +110,7 @@ def task_pictures(entry: JobEntry, state: str = "") -> list[TaskPicture]:
 def _count_workers(workers: Iterable[WorkerEntry], entry: JobEntry) -> int:
     return sum(
         w.session is not None and not w.is_draining
-        and w.profile.pool == entry.job.pool
+        and is_of_pool(w.profile, entry.job.pool, entry.job.uid)
         and w.profile.job_uid in ("", entry.job.uid)
         and w.profile.namespace in (None, entry.job.namespace)
         and bool(w.profile.types & entry.types)

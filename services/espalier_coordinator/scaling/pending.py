@@ -2,7 +2,6 @@
 
 `espalier_pending_work_units{pool}` is the pool's tasks that run plus those that could run now. Divided by the number of
 workers it is an HPA's AverageValue, whose target is what one worker clears in the time in which a task shall be done.
-Tasks that wait for other tasks, and those of suspended jobs, ask for no worker.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ class Pending(Collector):
 
     def now(self) -> Mapping[str, int]:
         """By pool, 0 for one without work."""
-        return pending_units(self.host.engine.jobs.values(), self.pools)
+        engine = self.host.engine
+        return pending_units(engine.jobs, engine.ready.depths(), engine.workers.values(), self.pools)
 
     def collect(self) -> Iterator[Metric]:
         gauge = GaugeMetricFamily(METRIC, "Tasks that run or could run, by shared pool.", labels=["pool"])

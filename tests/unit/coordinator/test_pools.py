@@ -103,20 +103,45 @@ def test_a_worker_that_comes_back_in_another_pool_keeps_nothing(world: World) ->
     assert len(stranger.cancelled()) == len(held)
 
 
-def test_pending_units_are_what_runs_and_what_could(world: World) -> None:
-    def units() -> dict[str, int]:
-        return pending_units(world.engine.jobs.values(), ["gpu", "idle"])
+def units(world: World) -> dict[str, int]:
+    engine = world.engine
+    return pending_units(engine.jobs, engine.ready.depths(), engine.workers.values(), ["gpu", "idle"])
 
-    assert units() == {"gpu": 2, "idle": 0}
+
+def test_pending_units_are_what_runs_and_what_could(world: World) -> None:
+    assert units(world) == {"gpu": 2, "idle": 0}
     world.submit(task("d"), task("e", "d"), uid="chain", namespace="x", pool="gpu")
-    assert units()["gpu"] == 3, "e waits for d and asks for no worker"
+    assert units(world)["gpu"] == 3, "e waits for d and asks for no worker"
     member = world.worker("member", namespace=None, pool="gpu")
     first, *_ = member.want(2)
-    assert units()["gpu"] == 3, "what runs counts as well"
+    assert units(world)["gpu"] == 3, "what runs counts as well"
     member.report(first)
-    assert units()["gpu"] == 2
+    assert units(world)["gpu"] == 2
     world.update("chain", suspended=True)
-    assert units()["gpu"] == 1, "what is held back asks for no worker"
+    assert units(world)["gpu"] == 1, "what is held back asks for no worker"
+
+
+def test_tasks_that_more_workers_would_not_run_sooner_ask_for_none(world: World) -> None:
+    world.submit(*(task(f"f{n}") for n in range(9)), uid="narrow", namespace="x", pool="gpu", max_running=2)
+    assert units(world)["gpu"] == 2 + 2, "two of a job that runs two at once"
+    world.submit(task("s", tags=("sandbox/container",)), task("u", type="u"), uid="special", namespace="x", pool="gpu")
+    assert units(world)["gpu"] == 2 + 2 + 2, "as long as nobody knows what its workers can do"
+    member = world.worker("member", namespace=None, pool="gpu", capacity=1)
+    assert units(world)["gpu"] == 2 + 2, "no worker of the pool offers that tag or type"
+    member.want(1)
+    assert units(world)["gpu"] == 2 + 2
+
+
+def test_a_job_of_a_pool_may_have_workers_of_its_own(world: World) -> None:
+    """One-shot pods for submissions run beside a pool that does the rest; they count for no pool."""
+    world.submit(task("s", tags=("sandbox/container",)), uid="class", namespace="team", pool="gpu")
+    offers = ("sandbox/container",)
+    assert world.worker("neighbour", namespace="team", tags=offers).want(1) == []
+    assert world.worker("other's", namespace="team", tags=offers, job_uid="pooled").want(1) != []
+    (taken,) = world.worker("own", namespace="team", tags=offers, job_uid="class").want(1)
+    assert taken.record.key == "s"
+    assert world.view("class").workers == 1
+    assert units(world)["gpu"] == 1
 
 
 @pytest.mark.parametrize(("namespace", "is_allowed"), [("team", True), ("other", False)])
