@@ -22,8 +22,6 @@ from espalier_api.benchmarktasks import (
 from espalier_benchmark.plan import attempt_s
 from espalier_kit.execution import Dependency, TaskSpec, When
 
-START_S = 3.0
-"""From the admission to the earliest start: what a task takes to reach its generator."""
 PATIENCE_S = 300.0
 """How long a generator waits for the others."""
 CHUNK = 16
@@ -95,7 +93,7 @@ def _generators(settings: BenchmarkSettings, *, admit_key: str, now: float) -> t
         TaskSpec(
             f"generate/{number}",
             GENERATE,
-            GenerateTask(settings=settings, number=number, start_at=now + START_S).wire(),
+            GenerateTask(settings=settings, number=number, start_at=now).wire(),
             (Dependency(admit_key),),
             timeout_s=seconds,
         )
