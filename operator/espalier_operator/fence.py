@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Literal
 
 from espalier_kit.errors import Retryable
@@ -30,7 +30,7 @@ class FencedCluster:
     def watch(
         self, kind: Kind, namespace: str | None = None, *, resource_version: str,
         labels: str | None = None, fields: str | None = None, timeout_s: int = 240,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         return self._inner.watch(
             kind, namespace, resource_version=resource_version, labels=labels, fields=fields, timeout_s=timeout_s
         )

@@ -6,7 +6,7 @@ The generated model classes are not used: objects stay JSON, which keeps memory 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -89,7 +89,7 @@ class Client:
         labels: str | None = None,
         fields: str | None = None,
         timeout_s: int = 240,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",

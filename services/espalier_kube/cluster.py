@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -86,7 +86,7 @@ class Cluster(Protocol):
         labels: str | None = None,
         fields: str | None = None,
         timeout_s: int = 240,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes after `resource_version` with bookmarks; ends when the server closes it. Raises `Gone` on 410."""
         ...
 

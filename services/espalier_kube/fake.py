@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Literal
 
 from espalier_kit.clock import Clock, SystemClock
@@ -68,7 +68,7 @@ class FakeCluster:
     async def watch(
         self, kind: Kind, namespace: str | None = None, *, resource_version: str,
         labels: str | None = None, fields: str | None = None, timeout_s: int = 240,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         self._enter("watch", kind.kind)
         position = int(resource_version)
         if position < self._oldest:

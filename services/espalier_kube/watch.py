@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from espalier_kit.clock import Clock, SystemClock
@@ -58,7 +59,7 @@ async def follow(
     resync_s: int = RESYNC_S,
     clock: Clock | None = None,
     pulse: Pulse | None = None,
-) -> AsyncIterator[WatchEvent]:
+) -> AsyncGenerator[WatchEvent, None]:
     """Every object first as ADDED, then each change, for ever; cancel the task to stop.
 
     After a new list the objects come again as MODIFIED, the vanished as DELETED. Retryable errors are waited out;
@@ -73,12 +74,13 @@ async def follow(
                 yield event
             beat.lists += 1
             beat.seen_at = watch_clock.monotonic()
-            async for event in _watch(cluster, chosen, position, resync_s):
-                failures = 0
-                beat.seen_at = watch_clock.monotonic()
-                if event.type != "BOOKMARK":
-                    beat.events += 1
-                    yield event
+            async with aclosing(_watch(cluster, chosen, position, resync_s)) as changes:
+                async for event in changes:
+                    failures = 0
+                    beat.seen_at = watch_clock.monotonic()
+                    if event.type != "BOOKMARK":
+                        beat.events += 1
+                        yield event
         except Gone:
             continue
         except Retryable as error:
@@ -102,20 +104,24 @@ async def _list(cluster: Cluster, chosen: Selection, position: _Position) -> Asy
             yield WatchEvent("DELETED", ghost)
 
 
-async def _watch(cluster: Cluster, chosen: Selection, position: _Position, resync_s: int) -> AsyncIterator[WatchEvent]:
+async def _watch(
+    cluster: Cluster, chosen: Selection, position: _Position, resync_s: int
+) -> AsyncGenerator[WatchEvent, None]:
     deadline = asyncio.get_running_loop().time() + resync_s
     while (left := deadline - asyncio.get_running_loop().time()) > 1:
-        async for event in cluster.watch(
+        stream = cluster.watch(
             chosen.kind,
             chosen.namespace,
             resource_version=position.resource_version,
             labels=chosen.labels,
             fields=chosen.fields,
             timeout_s=max(1, int(left)),
-        ):
-            position.resource_version = event.object["metadata"]["resourceVersion"]
-            _remember(position, event)
-            yield event
+        )
+        async with aclosing(stream) as changes:  # whoever stops following closes the connection with it
+            async for event in changes:
+                position.resource_version = event.object["metadata"]["resourceVersion"]
+                _remember(position, event)
+                yield event
 
 
 def _remember(position: _Position, event: WatchEvent) -> None:
