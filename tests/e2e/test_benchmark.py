@@ -157,6 +157,14 @@ async def test_what_only_the_data_can_show_is_told_and_not_accepted(platform, na
     assert (await platform.cluster.list(JOB, namespace)).items
 
 
+async def test_a_workflow_runs_its_tasks_in_order_and_shows_what_came_out(platform, namespace) -> None:
+    await apply(platform, namespace, example("workflow"))
+    job = await complete(platform, namespace, "two-and-their-mean")
+    assert job["status"]["tasks"] == {"pending": 0, "running": 0, "done": 3, "failed": 0}
+    results = {found["name"]: found for found in job["status"]["results"]}
+    assert json.loads(results["both"]["value"])["count"] == 2, results
+
+
 async def refused(platform: Any, namespace: str, name: str, reason: str, **spec: Any) -> str:
     """The sentence of Accepted=False for a BenchmarkJob with that spec."""
     body = {"apiVersion": "espalier.dev/v1alpha1", "kind": "BenchmarkJob", "spec": spec}

@@ -145,7 +145,7 @@ def _results(view: JobView) -> tuple[TaskResult, ...]:
 
 
 def _result(outcome: TaskOutcome) -> TaskResult:
-    value = json.dumps(outcome.value, ensure_ascii=False) if outcome.value is not None else None
+    value = json.dumps(outcome.value, ensure_ascii=False) if outcome.value else None
     return TaskResult(
         name=outcome.key, state=outcome.state, reason=outcome.reason or None, message=outcome.message or None,
         value=value if value is not None and len(value) <= MAX_VALUE_CHARS else None,
