@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from espalier_api.names import COORDINATOR_AUDIENCE, MANAGED_BY
+from espalier_cli.forwarding import reachable
 from espalier_cli.options import Where
 from espalier_kit.errors import Conflict, Misconfigured, NotFound
 from espalier_kube.client import connect
@@ -31,7 +32,7 @@ _TOKEN_S = 3600
 @asynccontextmanager
 async def cluster_of(where: Where) -> AsyncIterator[Cluster]:
     """The Kubernetes API. Raises `Misconfigured` when no cluster is named and no local one is up."""
-    cluster = await connect(where.kubeconfig or _local_kubeconfig())
+    cluster = await connect(_kubeconfig(where))
     try:
         yield cluster
     finally:
@@ -43,7 +44,7 @@ async def artifacts_of(cluster: Cluster, where: Where) -> AsyncIterator[HttpArti
     """The artifact store of a namespace, as its submitter."""
     found = await _coordinator(cluster, where.system_namespace)
     token = await submitter_token(cluster, where.namespace)
-    async with web_client(found["web"], ca_pem=found["ca.crt"]) as http:
+    async with reachable(found["web"], _kubeconfig(where)) as web, web_client(web, ca_pem=found["ca.crt"]) as http:
         yield HttpArtifacts(http, namespace=where.namespace, token=lambda: token, server_name=found["name"])
 
 
@@ -52,7 +53,7 @@ async def rest_of(cluster: Cluster, where: Where) -> AsyncIterator[RestClient]:
     """The calls of the cluster's coordinator, as the namespace's submitter."""
     found = await _coordinator(cluster, where.system_namespace)
     token = await submitter_token(cluster, where.namespace)
-    async with web_client(found["web"], ca_pem=found["ca.crt"]) as http:
+    async with reachable(found["web"], _kubeconfig(where)) as web, web_client(web, ca_pem=found["ca.crt"]) as http:
         yield RestClient(http, token=lambda: token, server_name=found["name"])
 
 
@@ -96,6 +97,10 @@ async def _coordinator(cluster: Cluster, namespace: str) -> dict[str, str]:
     if missing:
         raise Misconfigured(f"ConfigMap {namespace}/{COORDINATOR_MAP} lacks {', '.join(missing)}")
     return {key: str(value) for key, value in data.items()}
+
+
+def _kubeconfig(where: Where) -> Path:
+    return where.kubeconfig or _local_kubeconfig()
 
 
 def _local_kubeconfig() -> Path:

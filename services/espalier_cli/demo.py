@@ -20,6 +20,7 @@ from rich.table import Table
 from espalier_cli.connection import artifacts_of, cluster_of, job_of
 from espalier_cli.grade import job_object, read_template
 from espalier_cli.jobs import conditions, follow_job, status_line
+from espalier_cli.local import Nodes
 from espalier_cli.options import Where
 from espalier_cli.report import Row, fetch, grades_table, index_of, parse, rows_of, speed_table
 from espalier_cli.terminal import notes, out, run
@@ -29,6 +30,7 @@ from espalier_kit.errors import NotFound, Permanent
 from espalier_kube.cluster import GRADING_JOB, Cluster, Object
 from espalier_local import cluster as local
 from espalier_local import release
+from espalier_local.hosts import PROFILES, container_profiles
 from espalier_local.layout import Layout
 from espalier_local.places import Places, checked_name, default_name, places_from
 from espalier_local.progress import Terminal
@@ -43,10 +45,13 @@ _LOOK_SECONDS = 0.2
 
 def demo(
     name: Annotated[str, typer.Option("--name", help="Cluster name; the default comes from the checkout's path.")] = "",
+    nodes: Annotated[
+        Nodes, typer.Option(help="What nodes are made of: native processes, or (Linux, root) containers of our images.")
+    ] = Nodes.process,
 ) -> None:
     """Start a local cluster, grade nbgrader's example course on it, show and check the result. The cluster stays up."""
     places = places_from(os.environ)
-    run(_demo(places, checked_name(name or default_name(places.checkout))))
+    run(_demo(places, checked_name(name or default_name(places.checkout)), nodes))
 
 
 def problems(rows: Sequence[Row], report: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
@@ -80,10 +85,11 @@ def shortened(reason: str) -> str:
     return f"{first} (and {len(rest)} more)" if rest else first
 
 
-async def _demo(places: Places, name: str) -> None:
+async def _demo(places: Places, name: str, nodes: Nodes) -> None:
     steps = Terminal(notes)
     bundle, submissions = course.bundle(), course.submissions()
-    cluster = await asyncio.to_thread(local.up, name, places, steps)
+    profiles = PROFILES if nodes is Nodes.process else container_profiles(1)
+    cluster = await asyncio.to_thread(local.up, name, places, steps, profiles=profiles, kind=nodes.value)
     await asyncio.to_thread(release.install, cluster, places, steps)
     where = Where(cluster.kubeconfig, NAMESPACE)
     target = Layout(places.clusters / name).root / "reports" / JOB
