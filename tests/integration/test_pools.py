@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,34 @@ async def test_an_unknown_pool_is_refused_with_the_pools_there_are(
     )
     (accepted,) = [c for c in found["status"]["conditions"] if c["type"] == "Accepted"]
     assert "there is no worker pool nobody; the pools are elastic, fixed" in accepted["message"]
+
+
+ADDRESS = f"artifact://{'a' * 64}"
+
+
+@pytest.mark.parametrize(("workers", "words"), [
+    ({"pool": "fixed", "capacity": 8}, "with workers.pool leave out replicas, capacity and pod: the pool has its own"),
+    ({"pool": "fixed", "replicas": 2}, "with workers.pool leave out replicas, capacity and pod"),
+    ({"pool": "fixed", "pod": {"labels": {"a": "b"}}}, "with workers.pool leave out replicas, capacity and pod"),
+    ({"pool": "Fixed"}, "a pool's name is lower-case letters, digits and hyphens"),
+], ids=["capacity", "replicas", "pod", "name"])
+async def test_what_a_pool_decides_a_job_may_not(
+    control_plane: Cluster, client: Client, namespace: str, workers: dict[str, Any], words: str
+) -> None:
+    job = grading_job("both", namespace, assignment=ADDRESS, submissions=ADDRESS, workers=workers)
+    with pytest.raises(Permanent, match=words):
+        await client.create(job)
+
+
+@pytest.mark.parametrize(("before", "after"), [("fixed", "elastic"), ("fixed", None), (None, "fixed")])
+async def test_a_job_stays_with_the_workers_it_began_with(
+    control_plane: Cluster, client: Client, namespace: str, before: str | None, after: str | None
+) -> None:
+    await client.create(grading_job(
+        "settled", namespace, assignment=ADDRESS, submissions=ADDRESS, workers={"pool": before} if before else {}
+    ))
+    with pytest.raises(Permanent, match=r"spec\.workers\.pool cannot change after creation"):
+        await client.patch(GRADING_JOB, "settled", namespace, {"spec": {"workers": {"pool": after}}})
 
 
 @asynccontextmanager
