@@ -79,7 +79,8 @@ class Runner:
             case Abort.CANCELLED:
                 return _report(task, "cancelled", "Cancelled", "the attempt was cancelled")
             case Abort.DRAINED:
-                return _report(task, "platformFault", "WorkerStopped", "the worker was stopped before it ended")
+                # Nobody's fault: under its next number the task begins again elsewhere, with all its retries.
+                return _report(task, "cancelled", "WorkerStopped", "the worker was stopped before it ended")
         return _report(task, "platformFault", "Deadline", f"the attempt did not end within {timeout_s:g} s")
 
 

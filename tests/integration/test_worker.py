@@ -281,7 +281,7 @@ async def test_stop_gives_running_tasks_their_time_then_ends_them(
         await scripted.until(lambda: len(talk.results()) == 1, "the attempt was ended")
         ack(talk)
         await asyncio.wait_for(running, 10)
-    assert (talk.results()[0].outcome, talk.results()[0].reason) == ("platformFault", "WorkerStopped")
+    assert (talk.results()[0].outcome, talk.results()[0].reason) == ("cancelled", "WorkerStopped")
 
 
 async def test_stop_without_a_coordinator_returns_at_once(scripted: ScriptedCoordinator, serving: Serving) -> None:

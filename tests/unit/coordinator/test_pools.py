@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from espalier_coordinator.access import Identity, identity_of
-from espalier_coordinator.messages import Hello
+from espalier_coordinator.messages import Hello, Verdict
 from espalier_coordinator.pools import check_pool, pending_units, read_pools, require_artifacts
 from espalier_coordinator.scheduling import Lane, Profile, may_run
 from espalier_kit.errors import Forbidden, Permanent
@@ -143,6 +143,16 @@ def test_a_job_of_a_pool_may_have_workers_of_its_own(world: World) -> None:
     assert taken.record.key == "s"
     assert world.view("class").workers == 1
     assert units(world)["gpu"] == 1
+
+
+def test_an_attempt_that_a_leaving_worker_cuts_short_spends_no_retry(world: World) -> None:
+    world.submit(task("long"), uid="fragile", namespace="x", pool="gpu", priority=9, retries=0)
+    leaving = world.worker("leaving", namespace=None, pool="gpu", capacity=1)
+    (taken,) = leaving.want(1)
+    leaving.report(taken, Verdict.CANCELLED, reason="WorkerStopped")
+    (again,) = world.worker("next", namespace=None, pool="gpu", capacity=1).want(1)
+    assert (again.record.key, again.attempt) == ("long", taken.attempt + 1)
+    assert world.view("fragile").counts["failed"] == 0
 
 
 @pytest.mark.parametrize(("namespace", "is_allowed"), [("team", True), ("other", False)])

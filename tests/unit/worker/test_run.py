@@ -99,7 +99,7 @@ async def test_deadline_cancels_the_executor() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "outcome", "said"),
-    [(Abort.CANCELLED, "cancelled", "Cancelled"), (Abort.DRAINED, "platformFault", "WorkerStopped")],
+    [(Abort.CANCELLED, "cancelled", "Cancelled"), (Abort.DRAINED, "cancelled", "WorkerStopped")],
 )
 async def test_abort(reason: Abort, outcome: str, said: str) -> None:
     async def executor(task: Task, context: Context) -> Result:
