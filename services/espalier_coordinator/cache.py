@@ -28,16 +28,17 @@ class Cached:
 
 
 def key_of(
-    record: TaskRecord, version: str, inputs: Iterable[Input], endpoints: Iterable[ModelEndpoint]
+    record: TaskRecord, namespace: str, version: str, inputs: Iterable[Input], endpoints: Iterable[ModelEndpoint]
 ) -> str:
-    """Equal keys: the same executor would be asked the same, of the same models.
+    """Equal keys: the same executor would be asked the same, of the same models, for the same people.
 
-    Its parts are the type, the executors' version, the payload, how each dependency ended, and role and model of every
-    endpoint of its job. Where an endpoint runs does not matter.
+    Its parts are the namespace (results, and the artifacts that they name, are its own), the type, the executors'
+    version, the payload, how each dependency ended, and role and model of every endpoint of its job. Where an endpoint
+    runs does not matter.
     """
     models = sorted({(e.role, e.model) for e in endpoints})
     parts = [
-        record.type, version, hashlib.sha256(record.payload).hexdigest(), models,
+        namespace, record.type, version, hashlib.sha256(record.payload).hexdigest(), models,
         [[i.key, i.state.value, i.reason, hashlib.sha256(i.value).hexdigest()] for i in inputs],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

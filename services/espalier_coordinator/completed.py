@@ -17,6 +17,8 @@ from espalier_kit.execution import TaskState
 MAX_AT_ONCE = 100
 """Jobs that one tick archives or forgets: the loop is never busy with it for long."""
 
+SWEEP_S = 5.0
+
 
 class Completed(Operations):
     """Which jobs are where."""
@@ -45,7 +47,8 @@ class Completed(Operations):
                 entry.is_archiving = True
                 writes = [ArchiveJob(uid, summary_of(entry))]
                 self._commit(writes, partial(self._retired, entry, entry.written))
-        if self._limits.completed_ttl_s:
+        if self._limits.completed_ttl_s and self._clock.monotonic() >= self._next_sweep:
+            self._next_sweep = self._clock.monotonic() + SWEEP_S
             self._forget_before(self._clock.now().timestamp() - self._limits.completed_ttl_s)
 
     def _retired(self, entry: JobEntry, written: Job) -> None:

@@ -92,6 +92,7 @@ class Core:
         """Jobs that ended, the first first."""
         self._limited: dict[str, JobEntry] = {}
         """Jobs with a limit on their rate or width."""
+        self._next_sweep = 0.0
         self._written_templates: dict[tuple[str, str], Template] = {}
         self._written_reservations: dict[tuple[str, str], Reservation] = {}
         self._has_resources = False
@@ -132,6 +133,12 @@ class Core:
             self._limited[job.uid] = entry
         else:
             self._limited.pop(job.uid, None)
+
+    def _await_endpoints(self, entry: JobEntry) -> None:
+        """Tasks of a job whose endpoints nobody has pushed to this process wait for them, for one lease time."""
+        if entry.job.has_endpoints and not entry.endpoints_version and entry.endpoints_due_at is None:
+            entry.endpoints_due_at = self._clock.monotonic() + self._limits.lease_s
+            self._steer(entry)
 
     def _set_endpoints(self, entry: JobEntry, endpoints: tuple[ModelEndpoint, ...]) -> None:
         if entry.endpoints_version and entry.endpoints == endpoints:
@@ -233,10 +240,10 @@ class Core:
             worker.leases.pop(task.record.id, None)
         task.lease = None
 
-    def _cancel_lease(self, task: TaskEntry) -> None:
+    def _cancel_lease(self, task: TaskEntry, reason: str = "") -> None:
         assert task.lease is not None
         if worker := self.workers.get(task.lease.worker):
-            self._send(worker.session, Cancel((Lease(task.record.id, task.lease.number),)))
+            self._send(worker.session, Cancel((Lease(task.record.id, task.lease.number),), reason))
 
     def _return(self, task: TaskEntry, delay_s: float = 0.0) -> None:
         """Back to the ready tasks, now or after `delay_s` seconds."""

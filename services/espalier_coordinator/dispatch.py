@@ -99,7 +99,7 @@ class Dispatch(Results):
         version = worker.hello.version if worker.hello else ""
         if not version:
             return False
-        task.cache_key = key_of(task.record, version, inputs, entry.endpoints)
+        task.cache_key = key_of(task.record, entry.job.namespace, version, inputs, entry.endpoints)
         found = self.cache.get(task.cache_key)
         if found is None:
             return False

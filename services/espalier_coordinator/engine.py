@@ -43,8 +43,8 @@ class Engine(Completed):
         now = self._clock.monotonic()
         for job in snapshot.jobs:
             entry = self._add_job(job)
-            if job.has_endpoints and not job.finished_at:
-                entry.endpoints_due_at = now + self._limits.lease_s
+            if not job.finished_at:
+                self._await_endpoints(entry)
             self._steer(entry)
         self._sequence = snapshot.last_sequence
         self.archived = {uid: (namespace, finished_at) for uid, namespace, finished_at in snapshot.archived}
@@ -135,7 +135,7 @@ class Engine(Completed):
         if entry:
             for task in entry.tasks.values():
                 if task.lease:
-                    self._cancel_lease(task)
+                    self._cancel_lease(task, "the job was deleted")
                     self._release(task)
             self._drop(entry)
             self._drain(uid, "the job was deleted")
@@ -257,9 +257,11 @@ class Engine(Completed):
 
     def next_due(self) -> float:
         """Monotonic time of the next retry, deadline or task that a rate limit lets go; infinity without any."""
+        now = self._clock.monotonic()
         limited = (
-            entry.bucket.next_at() for entry in self._limited.values()
+            at for entry in self._limited.values()
             if entry.bucket and entry.counts[TaskState.READY] and not entry.is_held
+            and (at := entry.bucket.next_at()) > now  # what is due and has not gone waits for a worker
         )
         return min(
             self._retries[0][0] if self._retries else float("inf"),
@@ -294,6 +296,7 @@ class Engine(Completed):
             entry.job = replace(known.job, finished_at=finished_at, has_endpoints=job.has_endpoints)
         if records:
             self._completed.pop(job.uid, None)
+            self._await_endpoints(entry)
         self._steer(entry)
         if endpoints:
             self._set_endpoints(entry, endpoints)
@@ -320,7 +323,7 @@ class Engine(Completed):
         until = self._clock.monotonic() + self._limits.cancel_grace_s
         for task in entry.tasks.values():
             if task.lease:
-                self._cancel_lease(task)
+                self._cancel_lease(task, entry.job.cancel_reason)
                 task.lease = replace(task.lease, deadline_at=until)
                 heapq.heappush(self._deadlines, (until, task.record.id, task.lease.number))
             elif not task.is_final and not task.is_settling:

@@ -131,9 +131,10 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop these."""
+    """Stop these; `reason` is what the one who cancelled said."""
 
     leases: tuple[Lease, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

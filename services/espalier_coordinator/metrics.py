@@ -25,6 +25,10 @@ _COUNTERS = {
     "timeouts": "Attempts that the coordinator itself had to end.",
     "handed_back": "Leases returned unstarted.",
     "adopted": "Leases that workers kept over a restart of the coordinator.",
+    "revoked": "Leases asked back from busy workers for idle ones.",
+    "cache_hits": "Tasks that ended with the result of an equal one.",
+    "reopened": "Failed tasks that somebody retried.",
+    "archived": "Completed jobs moved out of memory.",
 }
 
 
@@ -54,6 +58,12 @@ class EngineCollector(Collector):
         for state, count in Counter(entry.state.value for entry in engine.jobs.values()).items():
             jobs.add_metric([state], count)
         yield jobs
+        yield GaugeMetricFamily(f"{_PREFIX}_archived_jobs", "Completed jobs that are only in the database.",
+                                value=len(engine.archived))
+        yield GaugeMetricFamily(f"{_PREFIX}_cached_results", "Results kept to answer for equal tasks.",
+                                value=len(engine.cache))
+        yield GaugeMetricFamily(f"{_PREFIX}_reserved_slots", "Slots held back by reservations.",
+                                value=sum(r.slots for r in engine.reservations.values()))
         yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions written.", value=writer.commits)
         yield GaugeMetricFamily(f"{_PREFIX}_commit_seconds", "Duration of the last transaction.",
                                 value=writer.last_commit_s)

@@ -70,6 +70,7 @@ class Operations(Recovery):
             return
         self._completed.pop(entry.job.uid, None)
         entry.job = replace(entry.job, finished_at=0.0)
+        self._await_endpoints(entry)
         states = {key: (t.state, t.record.depends_on) for key, t in entry.tasks.items()}
         skipped = graph.revived(states, {t.record.key for t in tasks})
         for task in [*tasks, *(entry.tasks[key] for key in skipped)]:

@@ -178,8 +178,8 @@ def _single(message: Message) -> pb.CoordinatorMessage:
     match message:
         case Welcome(epoch, heartbeat_s):
             return pb.CoordinatorMessage(welcome=pb.Welcome(epoch=epoch, heartbeat_s=heartbeat_s))
-        case Cancel(leases):
-            return pb.CoordinatorMessage(cancel=pb.Cancel(leases=leases_to_wire(leases)))
+        case Cancel(leases, reason):
+            return pb.CoordinatorMessage(cancel=pb.Cancel(leases=leases_to_wire(leases), reason=reason))
         case Revoke(leases):
             return pb.CoordinatorMessage(revoke=pb.Revoke(leases=leases_to_wire(leases)))
         case Drain(reason):

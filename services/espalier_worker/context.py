@@ -34,6 +34,8 @@ class AttemptContext:
         self._progress: tuple[float, str] | None = None
         self._log = logging.LoggerAdapter(log, identity(task))
         self.abort_reason: Abort | None = None
+        self.abort_said = ""
+        """What the one who cancelled gave as the reason."""
 
     @property
     def cancelled(self) -> asyncio.Event:
@@ -58,9 +60,11 @@ class AttemptContext:
         taken, self._progress = self._progress, None
         return taken
 
-    def abort(self, reason: Abort) -> None:
+    def abort(self, reason: Abort, said: str = "") -> None:
         """Ask the attempt to stop; the first reason counts."""
-        self.abort_reason = self.abort_reason or reason
+        if self.abort_reason is None:
+            self.abort_reason, self.abort_said = reason, said
+            self._log.info("attempt is to stop", extra={"reason": reason, "said": said})
         self._cancelled.set()
 
 

@@ -77,7 +77,8 @@ class Runner:
     def _overrun(self, task: Task, context: AttemptContext, timeout_s: float) -> TaskReport:
         match context.abort_reason:
             case Abort.CANCELLED:
-                return _report(task, "cancelled", "Cancelled", "the attempt was cancelled")
+                said = f": {context.abort_said}" if context.abort_said else ""
+                return _report(task, "cancelled", "Cancelled", f"the attempt was cancelled{said}")
             case Abort.DRAINED:
                 # Nobody's fault: under its next number the task begins again elsewhere, with all its retries.
                 return _report(task, "cancelled", "WorkerStopped", "the worker was stopped before it ended")

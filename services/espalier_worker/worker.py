@@ -146,7 +146,7 @@ class Worker:
             case "ack":
                 self._leases.ack(messages.leases(message.ack))
             case "cancel":
-                self._cancel(messages.leases(message.cancel))
+                self._cancel(messages.leases(message.cancel), message.cancel.reason)
             case "revoke":
                 self._leases.give_back(messages.leases(message.revoke))
             case "context":
@@ -192,14 +192,14 @@ class Worker:
         for lease in self._leases.grant(grants):
             self._abort(lease, Abort.CANCELLED)
 
-    def _cancel(self, leases: tuple[Lease, ...]) -> None:
+    def _cancel(self, leases: tuple[Lease, ...], said: str) -> None:
         for lease in leases:
             self._leases.cancel_queued(lease)
-            self._abort(lease, Abort.CANCELLED)
+            self._abort(lease, Abort.CANCELLED, said)
 
-    def _abort(self, lease: Lease, reason: Abort) -> None:
+    def _abort(self, lease: Lease, reason: Abort, said: str = "") -> None:
         if attempt := self._attempts.get(lease):
-            attempt[0].abort(reason)
+            attempt[0].abort(reason, said)
 
     def _endpoints_of(self, job_uid: str) -> tuple[ModelEndpoint, ...]:
         return self._endpoints.get(job_uid, ())

@@ -181,9 +181,24 @@ async def test_cancel_reaches_running_and_queued(scripted: ScriptedCoordinator, 
         talk = await first_talk(scripted)
         grant(talk, assignment("a", "test.wait"), assignment("b", "test.wait"))
         await scripted.until(lambda: bool(talk.progress()), "progress of a")
-        talk.tell(cancel=pb.Cancel(leases=[pb.Lease(task_id=t, attempt=1) for t in ("a", "b")]))
+        leases = [pb.Lease(task_id=t, attempt=1) for t in ("a", "b")]
+        talk.tell(cancel=pb.Cancel(leases=leases, reason="wrong rubric"))
         await scripted.until(lambda: len(talk.results()) == 2, "two results")
+    assert "the attempt was cancelled: wrong rubric" in {r.message for r in talk.results()}
     assert {r.lease.task_id: r.outcome for r in talk.results()} == {"a": "cancelled", "b": "cancelled"}
+    assert stage.started == ["a"]
+
+
+async def test_revoke_gives_back_what_has_not_started(scripted: ScriptedCoordinator, serving: Serving) -> None:
+    stage = Stage()
+    async with working(serving.client, stage, capacity=1, prefetch=1):
+        talk = await first_talk(scripted)
+        assert talk.hello().prefetch == 1
+        grant(talk, assignment("a", "test.wait"), assignment("b", "test.wait"))
+        await scripted.until(lambda: bool(talk.progress()), "progress of a")
+        talk.tell(revoke=pb.Revoke(leases=[pb.Lease(task_id=t, attempt=1) for t in ("a", "b", "unknown")]))
+        await scripted.until(lambda: bool(talk.handed_back()), "a hand-back")
+    assert talk.handed_back() == ["b"]
     assert stage.started == ["a"]
 
 

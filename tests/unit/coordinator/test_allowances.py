@@ -159,6 +159,18 @@ def test_no_more_start_per_second_than_the_job_allows() -> None:
     assert world.engine.next_due() == world.clock.monotonic() + 0.5
 
 
+def test_a_limited_job_that_waits_for_a_worker_wakes_nobody() -> None:
+    world = World()
+    world.submit(*(task(f"t{n}") for n in range(40)), max_tasks_per_s=2.0)
+    assert world.engine.next_due() == float("inf")
+    world.pass_time(5)
+    assert world.engine.next_due() == float("inf")
+    worker = world.worker("w")
+    worker.want(1)
+    world.pass_time(5, worker)
+    assert world.engine.next_due() > world.clock.monotonic() + 60, "only the deadline of what runs is left"
+
+
 def test_a_slow_job_does_not_hold_up_another() -> None:
     world = World()
     world.submit(*(task(f"t{n}") for n in range(4)), max_running=1, priority=9)

@@ -64,6 +64,12 @@ def test_what_differs_runs(change: dict[str, object]) -> None:
     assert executions(world, session, other) == 1
 
 
+def test_another_namespace_gets_nothing_of_it() -> None:
+    world = answered_world()
+    session = world.worker("w", namespace="other", version="grading 1.0")
+    assert executions(world, session, asked(), namespace="other") == 1
+
+
 @pytest.mark.parametrize("version", ["grading 2.0", ""], ids=["another", "unknown"])
 def test_another_version_of_the_executor_runs_it(version: str) -> None:
     world = answered_world()

@@ -6,7 +6,7 @@ import pytest
 
 from espalier_coordinator.messages import Verdict
 from espalier_kit.errors import NotFound, Permanent
-from espalier_kit.execution import TaskState
+from espalier_kit.execution import ModelEndpoint, TaskState
 from tests.support.coordination import UID, World, task
 
 DONE, FAILED, SKIPPED, READY, BLOCKED = (
@@ -141,6 +141,21 @@ def test_what_cannot_be_retried_is_a_sentence(keys: list[str], error: type[Excep
         world.engine.retry(UID, keys)
     with pytest.raises(NotFound, match="never submitted"):
         world.engine.retry("other")
+
+
+def test_after_a_restart_it_waits_for_the_endpoints_that_its_job_had() -> None:
+    world = World()
+    code = ModelEndpoint("code", "https://a", "m", api_key="secret")
+    world.submit(task("a", retries=0), endpoints=(code,))
+    worker = world.worker("w")
+    worker.report(worker.want(1)[0], Verdict.USER_FAULT)
+    world.crash()
+    retry(world)
+    worker = world.worker("v")
+    assert worker.want(1) == []
+    world.update(endpoints=(code,))
+    assert worker.keys() == ["a"]
+    assert worker.contexts()[0].endpoints == (code,)
 
 
 def test_a_cancelled_job_is_not_retried() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from espalier_coordinator.messages import Verdict
+from espalier_coordinator.messages import Cancel, Verdict
 from espalier_coordinator.model import JobState
 from espalier_kit.errors import NotFound
 from espalier_kit.execution import ModelEndpoint, TaskState
@@ -47,9 +47,11 @@ def test_cancelling_reaches_running_tasks_and_keeps_what_is_done(verdict: Verdic
     worker = world.worker(job_uid=UID)
     done, runs = worker.want(2)
     worker.report(done)
-    world.update(cancel=True)
+    world.update(cancel=True, cancel_reason="wrong rubric")
     assert world.view().state is JobState.CANCELLING
     assert worker.cancelled() == [lease_of(runs)]
+    assert worker.all(Cancel)[0].reason == "wrong rubric"
+    assert (world.view().job.cancel_reason, world.engine.job(UID).message) == ("wrong rubric", "wrong rubric")
     assert not worker.is_drained
     worker.report(runs, verdict)
     assert world.view().state is JobState.CANCELLED
