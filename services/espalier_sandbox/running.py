@@ -113,9 +113,17 @@ def _keep(pipe: IO[bytes], kept: bytearray) -> None:
 
 
 def _lay_out(folder: Path, files: bytes) -> None:
+    """Files and folders below `folder`, nothing else that a tar can hold."""
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(files)) as tar:
-        tar.extractall(folder, filter="data")
+        for entry in tar:
+            path = folder / os.path.normpath(entry.name)
+            if not path.is_relative_to(folder) or ".." in path.parts:
+                raise OSError(f"{entry.name} lies outside the folder")
+            if entry.isdir():
+                path.mkdir(parents=True, exist_ok=True)
+            elif (content := tar.extractfile(entry)) is not None:
+                path.write_bytes(content.read())
 
 
 def _clear(folder: Path) -> None:
