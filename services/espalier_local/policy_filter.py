@@ -14,6 +14,8 @@ from typing import Any
 from espalier_kube.netpol import Allowance, Block, Direction, End, Pod, Policy, isolation
 
 TABLE = "espalier-policies"
+DROPPED = "dropped"
+"""The set that remembers what was tried and dropped: source, destination, protocol, port."""
 _SIDES: Mapping[Direction, tuple[str, str]] = {"egress": ("saddr", "daddr"), "ingress": ("daddr", "saddr")}
 """Which address is the pod's own, and which the peer's."""
 _ENDED = ("Succeeded", "Failed")
@@ -41,8 +43,18 @@ def ruleset(node: str, pods: Sequence[End], policies: Sequence[Policy]) -> str:
                 name = f"{direction}-{end.address}"
                 jumps[direction].append(f"{end.address} : jump {name}")
                 chains += _chain(name, direction, end, allowances)
-    # The first line makes the table where there is none, so that the second can delete it.
-    return "\n".join((f"table inet {TABLE} {{}}", f"delete table inet {TABLE}", *_table(chains, jumps), ""))
+    # The set outlives a change of the rules; chains of pods that are gone stay, empty.
+    return "\n".join((*_set(), f"flush table inet {TABLE}", *_table(chains, jumps), ""))
+
+
+def _set() -> Iterator[str]:
+    yield f"table inet {TABLE} {{"
+    yield f" set {DROPPED} {{"
+    yield "  type ipv4_addr . ipv4_addr . inet_proto . inet_service"
+    yield "  flags dynamic"
+    yield "  size 4096"
+    yield " }"
+    yield "}"
 
 
 def _table(chains: Sequence[str], jumps: Mapping[Direction, Sequence[str]]) -> Iterator[str]:
@@ -65,7 +77,9 @@ def _chain(name: str, direction: Direction, end: End, allowances: Iterable[Allow
     for allowance in allowances:
         for match in _matches(allowance, peer):
             yield f"  {match}"
-    yield "  counter drop"
+    # A rule of its own: where the set is full, only the note is lost.
+    yield f"  meta l4proto {{ tcp, udp }} add @{DROPPED} {{ ip saddr . ip daddr . meta l4proto . th dport }}"
+    yield "  drop"
     yield " }"
 
 

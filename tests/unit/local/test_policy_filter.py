@@ -46,7 +46,13 @@ def test_pods_without_an_address_of_their_own_and_ended_ones_are_nobody() -> Non
 
 def test_without_policies_nothing_is_asked() -> None:
     assert "jump" not in rules()
-    assert rules().startswith("table inet espalier-policies {}\ndelete table inet espalier-policies\n")
+
+
+def test_what_was_dropped_outlives_the_rules_that_dropped_it() -> None:
+    before, _, after = rules(policy("", policyTypes=["Egress"])).partition("flush table inet espalier-policies\n")
+    assert "set dropped {" in before
+    assert "set dropped {" not in after
+    assert after.count("add @dropped { ip saddr . ip daddr . meta l4proto . th dport }\n  drop\n") == 2
 
 
 def test_each_isolated_pod_of_the_node_has_a_chain_per_direction() -> None:
@@ -55,7 +61,7 @@ def test_each_isolated_pod_of_the_node_has_a_chain_per_direction() -> None:
         "egress-10.91.9.2", "ingress-10.91.9.2", "egress-10.91.9.3", "ingress-10.91.9.3", "forward",
     ]  # fmt: skip
     assert "ip saddr vmap { 10.91.9.2 : jump egress-10.91.9.2, 10.91.9.3 : jump egress-10.91.9.3 }" in text
-    assert text.count("counter drop") == 4
+    assert text.count("  drop\n") == 4
 
 
 @pytest.mark.parametrize(
@@ -79,14 +85,17 @@ def test_each_isolated_pod_of_the_node_has_a_chain_per_direction() -> None:
     ids=["all", "a port", "ranges that overlap", "a named port", "a protocol", "pods", "blocks that overlap", "except"],
 )
 def test_what_a_rule_lets_through(rule: dict[str, Any], expected: str) -> None:
-    chain = rules(policy("server", ingress=[rule])).split("chain ingress-10.91.9.3 {\n")[1].split(" }\n")[0]
-    assert [line.strip() for line in chain.splitlines()][1:-1] == [expected]
+    chain = rules(policy("server", ingress=[rule])).split("chain ingress-10.91.9.3 {\n")[1].split("\n }\n")[0]
+    assert [line.strip() for line in chain.splitlines()][1:-2] == [expected]
 
 
 def test_a_rule_that_matches_nobody_lets_nothing_through() -> None:
     nobody = {"from": [{"podSelector": {"matchLabels": {"app": "nobody"}}}]}
-    chain = rules(policy("server", ingress=[nobody])).split("chain ingress-10.91.9.3 {\n")[1].split(" }\n")[0]
-    assert [line.strip() for line in chain.splitlines()] == ["ip saddr 10.91.9.3 return", "counter drop"]
+    chain = rules(policy("server", ingress=[nobody])).split("chain ingress-10.91.9.3 {\n")[1].split("\n }\n")[0]
+    lines = [line.strip() for line in chain.splitlines()]
+    assert lines[0] == "ip saddr 10.91.9.3 return"
+    assert lines[1].startswith("meta l4proto { tcp, udp } add @dropped")
+    assert lines[2:] == ["drop"]
 
 
 def test_the_rules_agree_with_the_evaluator_flow_by_flow() -> None:
@@ -108,7 +117,7 @@ def passes(text: str, flow: Flow) -> bool:
     source, destination = flow.source, flow.destination
     for name, peer in ((f"egress-{source.address}", destination), (f"ingress-{destination.address}", source)):
         if f"chain {name} {{" in text:
-            chain = text.split(f"chain {name} {{\n")[1].split(" }\n")[0]
+            chain = text.split(f"chain {name} {{\n")[1].split("\n }\n")[0]
             if not any(line_matches(line, peer.address, flow.port) for line in chain.splitlines() if "return" in line):
                 return False
     return True
