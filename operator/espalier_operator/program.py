@@ -198,7 +198,8 @@ class _Leader:
     async def _prepare(self, stop: asyncio.Event) -> bool:
         """Authority, the coordinator's certificate, the first list; tried until it works or `stop`."""
         steps: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
-            self._authority.load, self._authority.ensure_coordinator, self._authority.ensure_metrics_api, lambda: self._intake.resync(self._cluster)
+            self._authority.load, self._authority.ensure_coordinator, self._authority.ensure_metrics_api,
+            lambda: self._intake.resync(self._cluster),
         )
         for step in steps:
             while not stop.is_set():

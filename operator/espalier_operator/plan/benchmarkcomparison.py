@@ -29,7 +29,8 @@ def problem(facts: ComparisonFacts) -> Problem | None:
         if not run.has_ended:
             return Problem("WaitingForRuns", f"{field}: BenchmarkJob {run.name} is {run.phase or 'Pending'}")
         if not run.index:
-            return Problem("RunFailed", f"{field}: BenchmarkJob {run.name} ended {run.phase} without a report")
+            said = f"{field}: BenchmarkJob {run.name} ended {run.phase} without a report"
+            return Problem("RunFailed", said, is_final=True)
         if side.target is None and len(run.targets) != 1:
             named = " or ".join(run.targets)
             return Problem("TargetNotFound", f"{field}: say which target of {run.name}: {named}")

@@ -26,6 +26,8 @@ class Problem:
 
     reason: str
     message: str
+    is_final: bool = False
+    """Whether nothing that may still happen mends it: the job ends."""
 
 
 @dataclass(frozen=True, slots=True)

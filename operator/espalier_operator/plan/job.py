@@ -69,6 +69,8 @@ def ending(life: Life[J], facts: JobFacts[J], now: datetime) -> Ending | None:
         return Ending("Cancelled", "CancelledByUser", f"cancelled; {kept}")
     if policy.cancel and facts.coordinator.is_synced:
         return Ending("Cancelled", "CancelledByUser", "cancelled before any task ran")
+    if not policy.suspend and facts.coordinator.is_synced and (problem := life.problem(facts)) and problem.is_final:
+        return Ending("Failed", problem.reason, problem.message, is_rejected=problem.reason in REJECTED)
     return None
 
 

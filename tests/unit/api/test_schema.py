@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from pydantic import Field
 
-from espalier_api.common import SAYS, Rule
+from espalier_api.common import KEEPS_UNKNOWN, SAYS, Rule
 from espalier_api.meta import Model
 from espalier_api.schema import KINDS, MAX_CRD_BYTES, DialectError, crd, structural
 
@@ -103,6 +103,37 @@ def test_an_optional_class_is_nullable_and_keeps_the_fields_own_words() -> None:
 
 def test_required_fields_are_named_as_on_the_wire() -> None:
     assert structural(Outer)["required"] == ["parts"]
+
+
+class Server(Model):
+    """Something that may not change."""
+
+    size: int = 1
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(rule="self.size == oldSelf.size", message="keep size"), Rule(rule="self.size > 0", message="grow"),
+    )
+
+
+class Fleet(Model):
+    """Servers in a list, by name, and alone; and what only somebody else can read."""
+
+    alone: Server = Server()
+    listed: tuple[Server, ...] = Field(max_length=3)
+    named: tuple[Server, ...] = Field(
+        max_length=3, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["size"]}
+    )
+    free: dict[str, Any] = Field(json_schema_extra={KEEPS_UNKNOWN: True})
+
+
+@pytest.mark.parametrize(("field", "kept"), [("alone", 2), ("listed", 1), ("named", 2)])
+def test_a_plain_lists_items_have_no_old_self(field: str, kept: int) -> None:
+    """The API server refuses such a rule where it cannot tell which item was which."""
+    found = structural(Fleet)["properties"][field]
+    assert len(found.get("items", found)["x-kubernetes-validations"]) == kept
+
+
+def test_an_object_that_only_an_executor_understands_is_kept_as_it_is() -> None:
+    assert structural(Fleet)["properties"]["free"] == {"type": "object", KEEPS_UNKNOWN: True}
 
 
 class TupleOfTypes(Model):

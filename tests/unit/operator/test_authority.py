@@ -51,7 +51,8 @@ async def test_the_coordinators_certificate_carries_every_name_it_is_dialled_by(
 
 def api_service(name: str, namespace: str = "espalier-system") -> Object:
     service = {"name": name, "namespace": namespace, "port": 8443}
-    return typed(API_SERVICE, metadata(METRICS_API, None), spec={"service": service, "group": "external.metrics.k8s.io"})
+    spec = {"service": service, "group": "external.metrics.k8s.io"}
+    return typed(API_SERVICE, metadata(METRICS_API, None), spec=spec)
 
 
 async def test_the_api_server_learns_whose_certificate_the_metrics_api_shows() -> None:

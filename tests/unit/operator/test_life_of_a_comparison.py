@@ -8,7 +8,7 @@ import pytest
 
 from espalier_api.benchmarktasks import COMPARISON_REJECTIONS, CompareTask
 from espalier_api.reasons import REASONS
-from espalier_kube.cluster import BENCHMARK_COMPARISON, BENCHMARK_JOB, JOB, Object
+from espalier_kube.cluster import BENCHMARK_COMPARISON, JOB, Object
 from espalier_rpc.views import Counts, TaskOutcome
 from tests.support.benchmark import ENDPOINT, INVALID, REPORT
 from tests.support.operator_world import NAMESPACE, World, benchmark_job, comparison, conditions
@@ -128,5 +128,6 @@ async def test_a_run_that_ended_without_a_report_cannot_be_compared() -> None:
     world.coordinator.move(made["metadata"]["uid"], state="complete", outcomes=(failed,), counts=Counts(failed=1))
     await world.settle()
     await world.create(comparison())
-    assert conditions(await gate(world))["Progressing"] == ("False", "RunFailed")
-    assert (await world.names(BENCHMARK_JOB)) == ["before"]
+    assert conditions(await gate(world))["Failed"] == ("True", "RunFailed")
+    assert (await gate(world))["status"]["phase"] == "Failed"
+    assert world.coordinator.requests.keys() == {made["metadata"]["uid"]}
