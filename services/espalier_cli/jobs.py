@@ -1,4 +1,4 @@
-"""`espalier jobs`: list, show, watch, cancel, suspend, resume: GradingJobs of a cluster, or jobs of a coordinator."""
+"""`espalier jobs`: list, show, watch, cancel, suspend, resume: jobs of a cluster of any kind, or of a coordinator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from espalier_api.schema import KINDS
 from espalier_cli import submitted, templates
 from espalier_cli.connection import cluster_of, job_of
 from espalier_cli.coordinator import Address, Authority, Format, KeyFile, Output, Target
 from espalier_cli.coordinator import show as show_object
-from espalier_cli.options import SYSTEM_NAMESPACE, Kubeconfig, Namespace, System, Where, job_name
+from espalier_cli.options import SYSTEM_NAMESPACE, Kubeconfig, Namespace, System, Where, job_reference
 from espalier_cli.terminal import notes, out, run
 from espalier_kit.errors import NotFound, Permanent
-from espalier_kube.cluster import GRADING_JOB, Cluster, Object
+from espalier_kube.cluster import GRADING_JOB, Cluster, Kind, Object
 from espalier_kube.watch import follow
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(templates.app, name="template")
 
-Name = Annotated[str, typer.Argument(help="The job, as NAME or gj/NAME.")]
+Name = Annotated[str, typer.Argument(help="The job, as gj/NAME (or NAME), bj/NAME or bmc/NAME.")]
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of every namespace.")]
 
 FINAL = frozenset({"Complete", "Failed", "Cancelled"})
@@ -71,8 +72,9 @@ def show(
             await submitted.show_job(target, name, output)
             return
         async with cluster_of(target.where) as cluster:
-            job = await job_of(cluster, job_name(name), namespace)
-        show_object(job, jobs_table((job,)), output)
+            kind, plain = job_reference(name)
+            job = await job_of(cluster, plain, namespace, kind)
+        show_object(job, jobs_table((job,)) if kind == GRADING_JOB else columns_table(kind, job), output)
         if output is Format.TABLE:
             out.print(conditions_table(job))
 
@@ -91,8 +93,9 @@ def watch(
         if target.is_plain:
             return await submitted.watch_job(target, name, output)
         async with cluster_of(target.where) as cluster:
-            await job_of(cluster, job_name(name), namespace)
-            return await follow_job(cluster, job_name(name), namespace)
+            kind, plain = job_reference(name)
+            await job_of(cluster, plain, namespace, kind)
+            return await follow_job(cluster, plain, namespace, kind)
 
     if not run(work()):
         raise typer.Exit(1)
@@ -141,21 +144,21 @@ def resume(
     _change(name, target, {"suspend": False}, {"suspended": False}, "will go on")
 
 
-async def follow_job(cluster: Cluster, name: str, namespace: str) -> bool:
+async def follow_job(cluster: Cluster, name: str, namespace: str, kind: Kind = GRADING_JOB) -> bool:
     """Show a progress bar until the job has ended; returns whether it completed."""
-    job = await _until_ended(cluster, name, namespace)
+    job = await _until_ended(cluster, name, namespace, kind)
     ended = ended_as(job) or ""
     out.print(escape(ending(job, ended)))
     return ended == "Complete"
 
 
-async def _until_ended(cluster: Cluster, name: str, namespace: str) -> Object:
+async def _until_ended(cluster: Cluster, name: str, namespace: str, kind: Kind) -> Object:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[said]}"))
     with Progress(*columns, console=notes) as progress:
         bar = progress.add_task(name, total=100, said="")
-        async for event in follow(cluster, GRADING_JOB, namespace, fields=f"metadata.name={name}"):
+        async for event in follow(cluster, kind, namespace, fields=f"metadata.name={name}"):
             if event.type == "DELETED":
-                raise NotFound(f"GradingJob {name} was deleted")
+                raise NotFound(f"{kind.kind} {name} was deleted")
             percent = (event.object.get("status") or {}).get("progressPercent") or 0
             progress.update(bar, completed=percent, said=escape(status_line(event.object)))
             if ended_as(event.object) is not None:
@@ -169,7 +172,7 @@ def ending(job: Object, ended: str) -> str:
     found = next((c for c in conditions(job) if c["type"] == ended), None)
     if ended != "Complete" and found is not None:
         said.append(f"{found['reason']}: {found.get('message', '')}".rstrip(": "))
-    if (job.get("status") or {}).get("resultUri"):
+    if (job.get("status") or {}).get("resultUri") and job.get("kind") == GRADING_JOB.kind:
         said.append(f"see it with: espalier report gj/{meta['name']} -n {meta['namespace']}")
     return "\n".join(said)
 
@@ -214,6 +217,23 @@ def jobs_table(jobs: tuple[Object, ...]) -> Table:
     return table
 
 
+def columns_table(kind: Kind, job: Object) -> Table:
+    """One job under the columns of `kubectl get`."""
+    columns = next(each for each in KINDS if each.kind == kind.kind).columns
+    shown = [column for column in columns if not column.json_path.startswith(".metadata")]
+    table = Table("namespace", "name", *(column.name.lower() for column in shown), box=None)
+    found = (_at(job, column.json_path) for column in shown)
+    meta = job["metadata"]
+    table.add_row(meta["namespace"], meta["name"], *("-" if cell is None else _short(cell) for cell in found))
+    return table
+
+
+def _at(value: Any, path: str) -> Any:
+    for part in path.removeprefix(".").split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 def conditions_table(job: Object) -> Table:
     """Type, status, reason, message."""
     table = Table("condition", "status", "reason", "message", box=None)
@@ -234,18 +254,18 @@ def _short(cell: object) -> str:
 def _change(
     reference: str, target: Target, policy: dict[str, bool], change: dict[str, bool | str], said: str
 ) -> None:
-    """`policy` for a GradingJob, `change` for a job of a coordinator alone."""
+    """`policy` for an object of the cluster, `change` for a job of a coordinator alone."""
 
     async def work() -> None:
         if target.is_plain:
             await submitted.steer(target, reference, change, said)
             return
-        name, namespace = job_name(reference), target.where.namespace
+        (kind, name), namespace = job_reference(reference), target.where.namespace
         async with cluster_of(target.where) as cluster:
-            job = await job_of(cluster, name, namespace)
+            job = await job_of(cluster, name, namespace, kind)
             if (ended := ended_as(job)) is not None:
-                raise Permanent(f"GradingJob {name} has already ended ({ended})")
-            await cluster.patch(GRADING_JOB, name, namespace, {"spec": {"runPolicy": policy}})
-        out.print(f"gradingjob.espalier.dev/{name} {said}")
+                raise Permanent(f"{kind.kind} {name} has already ended ({ended})")
+            await cluster.patch(kind, name, namespace, {"spec": {"runPolicy": policy}})
+        out.print(f"{kind.kind.lower()}.espalier.dev/{name} {said}")
 
     run(work())

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from espalier_cli.connection import SUBMITTER, artifacts_of, job_of, submitter_token
-from espalier_cli.jobs import ended_as, ending, follow_job, jobs_table, status_line
+from espalier_cli.jobs import columns_table, ended_as, ending, follow_job, jobs_table, status_line
 from espalier_cli.options import Where, job_name
 from espalier_kit.errors import Misconfigured, NotFound, Permanent
-from espalier_kube.cluster import CONFIG_MAP, GRADING_JOB, SERVICE_ACCOUNT
+from espalier_kube.cluster import BENCHMARK_JOB, CONFIG_MAP, GRADING_JOB, SERVICE_ACCOUNT, Kind
 from espalier_kube.fake import FakeCluster
 from espalier_kube.objects import config_map, metadata, typed
 
@@ -88,12 +88,23 @@ def test_table_has_a_dash_where_nothing_is_known() -> None:
     assert lines[2].split() == ["course", "class", "-", "-", "-", "-", "-", "-"]
 
 
-async def test_following_ends_with_the_job() -> None:
+def test_a_benchmark_has_the_columns_of_kubectl_get() -> None:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    made = typed(BENCHMARK_JOB, metadata("load", "course"), spec={})
+    made["status"] = {"phase": "Complete", "headline": {"ttftP50Ms": 48.25}, "validity": {"verdict": "Valid"}}
+    console.print(columns_table(BENCHMARK_JOB, made))
+    head, row = console.export_text().splitlines()
+    assert head.split()[:3] == ["namespace", "name", "phase"]
+    assert row.split() == ["course", "load", "Complete", "-", "48.25", "-", "-", "Valid", "-"]
+
+
+@pytest.mark.parametrize("kind", [GRADING_JOB, BENCHMARK_JOB], ids=lambda kind: kind.kind)
+async def test_following_ends_with_the_job(kind: Kind) -> None:
     cluster = FakeCluster()
-    await cluster.create(typed(GRADING_JOB, metadata("class", "course"), spec={}))
-    following = asyncio.create_task(follow_job(cluster, "class", "course"))
+    await cluster.create(typed(kind, metadata("class", "course"), spec={}))
+    following = asyncio.create_task(follow_job(cluster, "class", "course", kind))
     status = {"progressPercent": 100, "conditions": [condition("Complete", "True")]}
-    await cluster.patch(GRADING_JOB, "class", "course", {"status": status}, subresource="status")
+    await cluster.patch(kind, "class", "course", {"status": status}, subresource="status")
     assert await asyncio.wait_for(following, 10)
 
 
