@@ -91,7 +91,7 @@ def _owner(pod: Object) -> tuple[str, str]:
 def explanation(facts: Facts) -> Explanation:
     """The most specific thing that holds the job up: its end, a refusal, a degradation, a pod, or none."""
     name = facts.job["metadata"]["name"]
-    evidence = (*_job_lines(facts.worker_job), *_pod_lines(facts.pods), *_event_lines(facts.warnings))
+    evidence = (*_job_lines(facts.worker_job, _pool_of(facts.job)), *_pod_lines(facts.pods), *_event_lines(facts.warnings))
     state = {c["type"]: c for c in conditions(facts.job)}
     if not state:
         step = "see that the operator runs: kubectl -n espalier-system get pods"
@@ -138,7 +138,15 @@ def _trouble(pod: Object) -> str:
     return ""
 
 
-def _job_lines(worker_job: Object | None) -> tuple[str, ...]:
+def _pool_of(job: Object) -> str:
+    spec = job.get("spec") or {}
+    workers = spec.get("workers") or spec.get("generators") or {}
+    return str(workers.get("pool") or "")
+
+
+def _job_lines(worker_job: Object | None, pool: str) -> tuple[str, ...]:
+    if pool:
+        return (f"workers of the shared pool {pool}: kubectl -n espalier-system get deployment espalier-pool-{pool}",)
     if worker_job is None:
         return ("no worker Job",)
     status: Mapping[str, Any] = worker_job.get("status") or {}

@@ -27,6 +27,14 @@ def pod(**status: Any) -> dict[str, Any]:
     return {"metadata": meta, "spec": {"nodeName": "linux-1"}, "status": status}
 
 
+@pytest.mark.parametrize("field", ["workers", "generators"])
+def test_a_job_of_a_shared_pool_has_no_worker_job_to_look_for(field: str) -> None:
+    pooled = {**job(("Progressing", "True", "Running", "")), "spec": {field: {"pool": "gpu"}}}
+    (evidence,) = explanation(facts(pooled)).evidence
+    assert evidence.startswith("workers of the shared pool gpu: ")
+    assert explanation(facts(job(("Progressing", "True", "Running", "")))).evidence == ("no worker Job",)
+
+
 def facts(found: dict[str, Any], *pods: dict[str, Any]) -> Facts:
     return Facts(found, None, pods, ())
 
