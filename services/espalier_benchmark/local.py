@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from espalier_api.benchmarktasks import ACCURACY, ADMIT, GENERATE, LOADED, REPORT, BenchmarkSettings, BenchmarkValue
+from espalier_benchmark.dag import REPORT_KEY
 from espalier_benchmark.executors.accuracy import accuracy, loaded
 from espalier_benchmark.executors.admit import admit
-from espalier_benchmark.executors.dag import REPORT_KEY
 from espalier_benchmark.executors.generate import generate
 from espalier_benchmark.executors.report import report
+from espalier_benchmark.questions import Journal
 from espalier_kit.digest import sha256, task_id
 from espalier_kit.errors import EspalierError, NotFound
 from espalier_kit.execution import (
@@ -111,6 +112,8 @@ class LocalRun:
     servers: tuple[ModelEndpoint, ...]
     uid: str
     told: Callable[[str, float, str], None] = lambda key, fraction, message: None
+    cache: Path | None = None
+    """Where answers to questions are kept for other runs too."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     _specs: dict[str, TaskSpec] = field(default_factory=dict)
 
@@ -160,4 +163,7 @@ class LocalRun:
             attempt=attempt,
             deadline=datetime.now(UTC) + timedelta(seconds=seconds),
         )
-        return await EXECUTORS[spec.type](task, LocalContext(self.store, self.servers, self.told, spec.key))
+        context = LocalContext(self.store, self.servers, self.told, spec.key)
+        if spec.type == ACCURACY and self.cache is not None:
+            return await accuracy(task, context, cache=Journal(self.cache / "answers.jsonl"))
+        return await EXECUTORS[spec.type](task, context)

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -68,6 +68,8 @@ class Report:
     stopped: str = ""
     job: Mapping[str, Any] | None = None
     """The settings as they were admitted."""
+    raw: Mapping[str, str] = field(default_factory=dict)
+    """Files of raw records by task, for a later comparison."""
 
 
 def report_files(report: Report) -> dict[str, bytes]:
@@ -100,6 +102,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "stopped": report.stopped,
         "definitions": dict(DEFINITIONS),
         "job": report.job,
+        "raw": dict(report.raw),
     }
     if report.comparison is not None:
         found["comparison"] = {"verdict": report.comparison.verdict, **asdict(report.comparison)}

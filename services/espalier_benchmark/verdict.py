@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from espalier_api.benchmarkfigures import DifferenceFigures, Verdict
+from espalier_api.benchmarktasks import BenchmarkSettings
+from espalier_benchmark import plan
 from espalier_benchmark.compare import (
     METRICS,
     AccuracyDifference,
@@ -24,8 +26,11 @@ from espalier_benchmark.compare import (
     compare,
     compare_accuracy,
 )
-from espalier_benchmark.questions import ItemRecord
-from espalier_benchmark.records import Record
+from espalier_benchmark.dag import chunk_of
+from espalier_benchmark.measure import Window
+from espalier_benchmark.paired import WARM_UP_BLOCK
+from espalier_benchmark.questions import ItemRecord, from_lines
+from espalier_benchmark.records import Record, read
 from espalier_kit.errors import Misconfigured, Permanent
 
 BATCHES = 12
@@ -79,6 +84,26 @@ def decide(
     return Decision(
         worst.verdict, worst.metric, worst.delta, tuple(found), is_interleaved, f"{worst.metric}: {worst.why}{drift}"
     )
+
+
+def side(settings: BenchmarkSettings, raw: Mapping[str, bytes], *, job: str, target: str) -> Side:
+    """A target's run from the raw files of its report, by task key. Raises `Misconfigured` for a target it has not."""
+    names = [each.name for each in settings.targets]
+    if target not in names:
+        raise Misconfigured(f"{job} has no target {target!r}; it has {', '.join(names)}", reason="SourceNotFound")
+    number = names.index(target)
+    records: list[Record] = []
+    items: dict[str, list[ItemRecord]] = {}
+    for key, content in sorted(raw.items()):
+        if key.startswith("records-"):
+            lines = content.decode().splitlines(keepends=True)
+            records += [record for record in read(lines) if record.target == target]
+        elif key.startswith(f"accuracy/{number}/"):
+            _, pack, _ = chunk_of(key)
+            items.setdefault(pack, []).extend(from_lines(content))
+    window = plan.window(settings.load) if settings.load and len(names) == 1 else Window()
+    kept = tuple(record for record in window.cut(records) if record.block != WARM_UP_BLOCK)
+    return Side(job, target, kept, items, is_paired=len(names) == 2)
 
 
 def batched(baseline: Sequence[Record], candidate: Sequence[Record], *, batches: int = BATCHES) -> list[Record]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from espalier_cli import jobs, local, tasks, workers
+from espalier_cli import benchmark, jobs, local, tasks, workers
 from espalier_cli.demo import demo
 from espalier_cli.explain import explain
 from espalier_cli.grade import grade
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(local.app, name="local")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(workers.app, name="workers")
 app.command()(push)

@@ -131,6 +131,10 @@ class TimedServer:
     whole: Callable[[str, dict[str, Any]], tuple[int, dict[str, Any]]] = lambda path, body: (200, completion("hello"))
     """(path, body) of a request that wants no stream → status and answer; they are not in the diary."""
     whole_asked: list[dict[str, Any]] = field(default_factory=list)
+    free: int = 1_000_000
+    """So many whole answers are given at once; those after them wait for `go`, and the first one sets `holds`."""
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    holds: asyncio.Event = field(default_factory=asyncio.Event)
     _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     @contextlib.asynccontextmanager
@@ -161,13 +165,16 @@ class TimedServer:
                 if body.get("stream"):
                     await self._answer(head, writer)
                 else:
-                    self._answer_whole(head.split()[1], body, writer)
+                    await self._answer_whole(head.split()[1], body, writer)
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
 
-    def _answer_whole(self, path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    async def _answer_whole(self, path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         self.whole_asked.append(body)
+        if len(self.whole_asked) > self.free and not self.go.is_set():
+            self.holds.set()
+            await self.go.wait()
         status, answer = self.whole(path, body)
         content = json.dumps(answer).encode()
         head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"

@@ -33,14 +33,14 @@ async def loaded(task: Task, context: Context) -> Result:
     return Result()
 
 
-async def accuracy(task: Task, context: Context) -> Result:
-    """Ask, grade, store. A killed attempt's answers are not asked again by the same machine."""
+async def accuracy(task: Task, context: Context, *, cache: Journal | None = None) -> Result:
+    """Ask, grade, store. What a killed attempt asked on this machine is not asked again, nor is what `cache` knows."""
     wanted = payload(AccuracyTask, task.payload)
     journal = Journal(Path(tempfile.gettempdir()) / "espalier-benchmark" / f"{task.id}.jsonl")
     budget = share_of(wanted.settings.limits, wanted.share, **_spent(task))
     with faults():
         async with AsyncExitStack() as stack:
-            desk = await _desk(stack, wanted, context, journal=journal, budget=budget)
+            desk = await _desk(stack, wanted, context, journal=journal, cache=cache, budget=budget)
             records = await (_of_pack(desk, wanted.pack) if wanted.pack else _of_texts(desk, stack))
     stored = await context.artifacts.put(to_lines(records))
     journal.close()
@@ -66,19 +66,23 @@ class Desk:
     model: Asker
     identity: Identity
     journal: Journal
+    cache: Journal | None
     budget: Budget
     done: int = 0
 
     async def answer(self, item: Item) -> tuple[Said, bool] | None:
-        """(answer, whether it was known); None where a limit forbids to ask."""
+        """(answer, whether another run had paid for it); None where a limit forbids to ask."""
         key = self.identity.key(item)
-        if (known := self.journal.get(key)) is not None:
+        if self.cache is not None and (known := self.cache.get(key)) is not None:
             return known, True
-        if self.budget.stopped:
-            return None
-        said = await self.model.chat(item)
+        if (said := self.journal.get(key)) is None:
+            if self.budget.stopped:
+                return None
+            said = await self.model.chat(item)
+            self.journal.put(key, said)
+            if self.cache is not None:
+                self.cache.put(key, said)
         self.budget.spend(self.ask.price, prompt_tokens=said.prompt_tokens, output_tokens=said.output_tokens)
-        self.journal.put(key, said)
         return said, False
 
     async def each(self, values: Sequence[T], act: Callable[[T], Awaitable[R]]) -> list[R]:
@@ -97,12 +101,19 @@ class Desk:
 
 
 async def _desk(
-    stack: AsyncExitStack, wanted: AccuracyTask, context: Context, *, journal: Journal, budget: Budget, number: int = -1
+    stack: AsyncExitStack,
+    wanted: AccuracyTask,
+    context: Context,
+    *,
+    journal: Journal,
+    cache: Journal | None,
+    budget: Budget,
+    number: int = -1,
 ) -> Desk:
     ask = wanted.settings.targets[wanted.target if number < 0 else number]
     model = await stack.enter_async_context(asker(context, ask))
     template = wanted.pack.template if wanted.pack else str(wanted.evaluator)
-    return Desk(wanted, context, ask, model, _identity(ask, template), journal, budget)
+    return Desk(wanted, context, ask, model, _identity(ask, template), journal, cache, budget)
 
 
 def _identity(ask: AskSettings, template: str) -> Identity:
@@ -177,7 +188,9 @@ async def _judged(desk: Desk, rows: Sequence[TextRow], stack: AsyncExitStack) ->
     assert settings.accuracy.judge is not None
     is_pair = len(settings.targets) == 2
     baseline = (
-        await _desk(stack, desk.wanted, desk.context, journal=desk.journal, budget=desk.budget, number=0)
+        await _desk(
+            stack, desk.wanted, desk.context, journal=desk.journal, cache=desk.cache, budget=desk.budget, number=0
+        )
         if is_pair
         else None
     )

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from espalier_api.benchmarktasks import TALLY_ADMITTED, AskSettings, BenchmarkSettings
-from espalier_benchmark import plan
+from espalier_benchmark import dag, plan
 from espalier_benchmark.asking import Asker, Away, Said
 from espalier_benchmark.evaluators.texts import read_texts
-from espalier_benchmark.executors import dag
 from espalier_benchmark.executors.common import CLOCK, faults, of_role, payload, source, style
 from espalier_benchmark.executors.loading import items_of, pattern_of, schedule_of
 from espalier_benchmark.items import Item

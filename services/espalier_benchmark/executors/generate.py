@@ -14,8 +14,8 @@ from espalier_api.benchmarktasks import TALLY_REQUESTS, AskSettings, GenerateTas
 from espalier_benchmark import plan
 from espalier_benchmark.asking import Asker, Refused
 from espalier_benchmark.budget import Budget, share_of
+from espalier_benchmark.dag import PATIENCE_S
 from espalier_benchmark.executors.common import CLOCK, faults, payload, servers, style
-from espalier_benchmark.executors.dag import PATIENCE_S
 from espalier_benchmark.executors.loading import items_of, pattern_of, schedule_of
 from espalier_benchmark.fleet import Fleet
 from espalier_benchmark.generate import Generator, Options, Stopwatch

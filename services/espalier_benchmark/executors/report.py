@@ -19,9 +19,9 @@ from espalier_api.benchmarktasks import (
 from espalier_benchmark import figures, plan
 from espalier_benchmark.budget import cost_of
 from espalier_benchmark.compare import METRICS, Comparison, Rules, compare
+from espalier_benchmark.dag import chunk_of
 from espalier_benchmark.executors.accuracy import NOT_ASKED
 from espalier_benchmark.executors.common import faults, payload, source
-from espalier_benchmark.executors.dag import chunk_of
 from espalier_benchmark.executors.generate import health_of
 from espalier_benchmark.measure import Window, summarise
 from espalier_benchmark.packs.catalog import open_pack
@@ -49,6 +49,8 @@ class _Found:
     """Raw records by the names that people see."""
     raw: dict[str, str] = field(default_factory=dict)
     """The same by task, for a comparison."""
+    names: dict[str, str] = field(default_factory=dict)
+    """From the one to the other."""
     problems: list[Reason] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
 
@@ -100,6 +102,7 @@ async def _add_load(
     sightings[value.number] = [Sighting(**each) for each in seen]
     found.files[f"records-{value.number}.jsonl"] = value.records
     found.raw[f"records-{value.number}"] = value.records
+    found.names[f"records-{value.number}"] = f"records-{value.number}.jsonl"
     found.files[f"health-{value.number}.json"] = value.health
     if value.stopped:
         found.stopped.append(f"generator {value.number}: {value.stopped}")
@@ -110,10 +113,16 @@ async def _add_items(found: _Found, key: str, value: AccuracyValue, store: Artif
     records = from_lines(await store.get(value.records))
     unasked = [record for record in records if record.why.startswith(NOT_ASKED)]
     found.items[target, name] += [record for record in records if record not in unasked]
-    found.files[f"{key.replace('/', '-').replace(':', '-')}.jsonl"] = value.records
+    found.files[name_of(key)] = value.records
     found.raw[key] = value.records
+    found.names[key] = name_of(key)
     if unasked:
         found.stopped.append(f"{name}: {len(unasked)} questions {unasked[0].why}")
+
+
+def name_of(key: str) -> str:
+    """The file of a chunk of questions."""
+    return f"{key.replace('/', '-').replace(':', '-')}.jsonl"
 
 
 def _with_offset(health: Health, sightings: Mapping[int, Sequence[Sighting]]) -> Health:
@@ -148,7 +157,7 @@ def _made(settings: BenchmarkSettings, found: _Found, manifests: tuple[Manifest,
     known = [cost for cost in costs if cost is not None]
     made = Report(
         name=settings.job, runs=runs, validity=validity, accuracy=accuracy, comparison=comparison, manifests=manifests,
-        cost=sum(known) if known else None, stopped="; ".join(found.stopped), job=settings.wire(),
+        cost=sum(known) if known else None, stopped="; ".join(found.stopped), job=settings.wire(), raw=found.names,
     )  # fmt: skip
     value = BenchmarkValue(
         index="",
