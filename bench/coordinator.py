@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench import worker_processes
 from bench.coordinator_process import CoordinatorProcess
 from bench.load import TYPE, Book, NoOpWorker, submit, view, work
+from bench.peers.comparison import compare
 from bench.runner import Options, Result, Scenario, machine, repeat
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
@@ -17,6 +19,8 @@ UID = "bench"
 PAYLOAD = b'{"text":"' + b"x" * 180 + b'"}'
 TASKS = 60_000
 QUICK_TASKS = 5_000
+PEER_TASKS, QUICK_PEER_TASKS = 5_000, 300
+"""Peers are slower by orders; so many take each some seconds."""
 SHAPES = ((16, 16), (8, 100), (64, 4))
 """(sessions, tasks in flight in each)."""
 
@@ -91,9 +95,18 @@ def run(options: Options) -> Result:
     metrics["from kill -9 to the next ack"] = figures["away"]
     metrics["executed again after the kill"] = figures["again"]
     metrics["lost"], metrics["doubled"] = figures["lost"], figures["doubled"]
+    against = compare(
+        lambda: worker_processes.measure(tasks=tasks // 4, payload=PAYLOAD),
+        tasks=QUICK_PEER_TASKS if options.quick else PEER_TASKS, n=n, warmup=0,
+    )
+    metrics |= against.metrics
     note = (f"{tasks} tasks with payloads of {len(PAYLOAD)} bytes over TLS on loopback, SQLite with synchronous=FULL; "
-            "a task counts when its Ack, which follows the commit, has arrived. The load runs on the same machine.")
-    return Result("coordinator", machine(), options.seed, warmup, n, metrics, note=note)
+            "a task counts when its Ack, which follows the commit, has arrived. The load runs on the same machine. "
+            "The curve's load speaks the protocol only; beside peers two espalier-worker processes run an executor. "
+            "Peers: two worker processes, results stored, Redis with appendfsync always, JetStream with sync always, "
+            f"{PEER_TASKS} tasks each, acknowledged after they ran.")
+    return Result("coordinator", machine(), options.seed, warmup, n, metrics,
+                  ratios=against.ratios, peers=against.peers, note=note)
 
 
 SCENARIO = Scenario("coordinator", "Durable tasks per second, with kill -9 and restart in the middle", run)

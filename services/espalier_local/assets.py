@@ -85,6 +85,8 @@ LINUX_FAMILIES = (
     Family("tiny", {"tiny": "tiny"}),
 )
 """What only real Linux nodes need."""
+NATS = Family("nats", {"nats-server": "nats-server"})
+"""A peer in the coordinator's benchmark."""
 HELM_3 = Family("helm3", {"helm": "helm3"}, ("helm.sh/helm/v3/internal/version.version={version}",))
 """Installs nothing here; our charts are rendered with it as well, as many still use it."""
 
