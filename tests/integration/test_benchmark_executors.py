@@ -120,6 +120,10 @@ async def test_two_jobs_one_after_the_other_are_compared_and_it_says_so(bench: B
         ({"load": Load(pattern="constant", requests=1)}, "BadLoad", "needs load.rate"),
         ({"load": Load(pattern="trace")}, "BadLoad", "needs load.trace"),
         ({"accuracy": {"packs": [{"name": "nope"}]}}, "UnknownPack", "no pack 'nope'"),
+        (
+            {"accuracy": {"packs": [{"name": "reasoning-gym:ab"}]}, "placement": "mlx"}, "UnknownPack",
+            "never runs on Macs",
+        ),
         ({"accuracy": {"packs": [{"name": "gsm8k"}]}}, "BadDataset", "give its questions as a file"),
         ({"accuracy": {"packs": [{"name": "gsm8k", "file": "0" * 64}]}}, "SourceNotFound", "run `espalier push`"),
         ({"load": QUIET, "dataset": DatasetSettings(file="FILE")}, "BadDataset", "line 1 of the dataset"),
@@ -173,7 +177,11 @@ async def test_the_load_s_cost_is_taken_from_what_questions_may_cost(bench: Benc
 
 
 JUDGE = (
-    {"prompt": "Why is the sky blue?", "context": "The sky is blue since air scatters light.", "reference": "Scattered light."},
+    {
+        "prompt": "Why is the sky blue?",
+        "context": "The sky is blue since air scatters light.",
+        "reference": "Scattered light.",
+    },
     {"prompt": "What is red?", "text": "Blood is red and so is rust.", "reference": "Blood is red."},
 )
 
@@ -206,7 +214,7 @@ async def test_evaluators_measure_what_they_say_they_measure(bench: Bench) -> No
     # "the sky is blue" (4) and "scatters" (1) stand in the context; of 9 words.
     assert found["faithfulness"].value == pytest.approx((4 + 2 + 1 + 1) / 9)
     assert 0 < (found["relevance"].value or 0) < 1
-    assert (found["judge"].value, found["judge"].kappa, found["judge"].items) == (0.5, -1.0, 2)
+    assert (found["judge"].value, found["judge"].kappa, found["judge"].items) == (0.5, 0.0, 2)
     assert value.validity.verdict == "Valid"
 
 

@@ -32,12 +32,7 @@ HOSTILE = {
 
 async def test_the_canonical_solutions_score_all_of_humaneval() -> None:
     pack = human_eval.HumanEval(Bubblewrap())
-    grades = await pack.grade(
-        [
-            (name, f"```python\n{problem['prompt']}{problem['canonical_solution']}```")
-            for name, problem in human_eval.problems().items()
-        ]
-    )
+    grades = await pack.grade([(name, pack.solution(name)) for name in human_eval.problems()])
     assert [grade for grade in grades if not grade.is_right] == []
     assert len(grades) == 164
 
@@ -62,9 +57,8 @@ async def test_an_endless_solution_is_stopped() -> None:
 async def test_an_answer_that_runs_in_its_scorer_harms_only_itself() -> None:
     """countdown's scorer evaluates the answer as an expression: that happens in the sandbox, and is found out."""
     pack = reasoning.ReasoningGym("countdown", seed=1, items=3, sandbox=Bubblewrap())
-    right = pack.solution("1")
     grades = await pack.grade(
-        [("0", "<answer>__import__('os')._exit(0)</answer>"), ("1", f"<answer>{right}</answer>"), ("2", "no tags")]
+        [("0", "<answer>__import__('os')._exit(0)</answer>"), ("1", pack.solution("1")), ("2", "no tags")]
     )
     assert [grade.score for grade in grades] == [0.0, 1.0, 0.0]
     assert grades[0].why == "its scorer did not come to an end"

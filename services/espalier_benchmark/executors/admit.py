@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import cast
 
 from espalier_api.benchmarktasks import TALLY_ADMITTED, AskSettings, BenchmarkSettings
 from espalier_benchmark import dag, plan
@@ -14,9 +15,9 @@ from espalier_benchmark.executors.common import CLOCK, faults, of_role, payload,
 from espalier_benchmark.executors.loading import items_of, pattern_of, schedule_of
 from espalier_benchmark.items import Item
 from espalier_benchmark.packs.catalog import open_pack
-from espalier_benchmark.packs.model import first
+from espalier_benchmark.packs.model import Confined, Pack, first, runs_answers
 from espalier_benchmark.schedule import Arrival
-from espalier_kit.execution import Context, EvaluatorFault, ModelEndpoint, Result, Task
+from espalier_kit.execution import Context, EvaluatorFault, ModelEndpoint, PlatformFault, Result, Task
 
 READY_S = 120.0
 """How long every server of a target may take to become ready, if the attempt's deadline allows it."""
@@ -70,6 +71,7 @@ async def _question_sets(settings: BenchmarkSettings, context: Context) -> list[
         file = await source(context.artifacts, wanted.file, f"accuracy.packs.{wanted.name}") if wanted.file else None
         pack = await asyncio.to_thread(open_pack, wanted.name, file=file, items=wanted.items, seed=wanted.seed)
         count = len(first(pack.questions(), count=wanted.items))
+        await _check_sandbox(pack, settings)
         known = wanted.model_copy(update={"items": count, "template": pack.manifest.template_sha256})
         found += [dag.QuestionSet(number, count, pack=known) for number in range(len(settings.targets))]
     if settings.accuracy.texts:
@@ -81,6 +83,24 @@ async def _question_sets(settings: BenchmarkSettings, context: Context) -> list[
                 for number in dag.targets_of(evaluator, len(settings.targets))
             ]
     return found
+
+
+async def _check_sandbox(pack: Pack, settings: BenchmarkSettings) -> None:
+    """A pack whose answers run must find its own solution right here. Raises `EvaluatorFault` on Macs, where nothing
+    confines an answer, and `PlatformFault` where the sandbox does not work.
+    """
+    name = pack.manifest.name
+    if not runs_answers(name):
+        return
+    if settings.placement == "mlx":
+        raise EvaluatorFault(
+            f"pack {name} runs what the model wrote, and that never runs on Macs: set generators.placement to linux",
+            reason="UnknownPack",
+        )
+    known = pack.questions()[0].id
+    (grade,) = await pack.grade([(known, cast(Confined, pack).solution(known))])
+    if not grade.is_right:
+        raise PlatformFault(f"pack {name} finds its own solution wrong here: {grade.why}", reason="SandboxFailed")
 
 
 def _is_scored(settings: BenchmarkSettings) -> bool:

@@ -55,6 +55,11 @@ class HumanEval:
             for name, problem in problems().items()
         ]
 
+    def solution(self, name: str) -> str:
+        """The data set's own."""
+        problem = problems()[name]
+        return f"```python\n{problem['prompt']}{problem['canonical_solution']}```"
+
     async def grade(self, answers: Sequence[tuple[str, str]]) -> list[Grade]:
         free = asyncio.Semaphore(_AT_ONCE)
 

@@ -72,6 +72,19 @@ class Pack(Protocol):
         ...
 
 
+class Confined(Pack, Protocol):
+    """A pack whose answers run, in a sandbox, which no Mac has."""
+
+    def solution(self, name: str) -> str:
+        """An answer that is right, as a model would give it."""
+        ...
+
+
+def runs_answers(name: str) -> bool:
+    """Whether the pack of that name is a `Confined` one."""
+    return name.partition(":")[0] in ("humaneval", "reasoning-gym")
+
+
 def ask(template: str, *, max_tokens: int, **fields: str) -> Item:
     """One user message from a template."""
     return Item((("user", template.format(**fields)),), max_tokens)

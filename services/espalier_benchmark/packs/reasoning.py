@@ -51,9 +51,9 @@ class ReasoningGym:
         ]
 
     def solution(self, name: str) -> str:
-        """An answer that is right: the generator's own."""
+        """The generator's own."""
         entry = self._made[int(name)]
-        return str(entry["metadata"].get("expression") or entry["answer"])
+        return f"<answer>{entry['metadata'].get('expression') or entry['answer']}</answer>"
 
     async def grade(self, answers: Sequence[tuple[str, str]]) -> list[Grade]:
         tagged = [(name, found) for name, text in answers if (found := extract(text)) is not None]
