@@ -1,30 +1,29 @@
-"""Frozen values ↔ messages. `X_to_wire` builds a message; `X_from_wire` reads one, `Permanent` where it is wrong."""
+"""Frozen values ↔ messages, as a client needs them: what it sends is built, what it gets is read.
+
+The other half is `espalier_coordinator.wire`; endpoints and edges, which go both ways, are here.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, cast, get_args
+from typing import Any
 
 from espalier_kit.digest import canonical_json
 from espalier_kit.errors import Permanent
 from espalier_kit.execution import Dependency, ModelEndpoint, Outcome, Task, TaskSpec, TaskState, When
 from espalier_rpc.v1 import coordinator_pb2 as pb
 from espalier_rpc.views import (
-    DEFAULT_TASK_TIMEOUT_S,
     Counts,
     JobList,
     JobRequest,
     JobUpdate,
     JobView,
-    ResultOutcome,
     TaskOutcome,
     TaskReport,
     TaskView,
 )
-
-_OUTCOMES: frozenset[str] = frozenset(get_args(ResultOutcome))
 
 
 # ---------------------------------------------------------------- JSON
@@ -54,18 +53,6 @@ def task_to_wire(spec: TaskSpec) -> pb.TaskSpec:
         depends_on=[pb.Dependency(key=d.key, when=d.when.value) for d in spec.depends_on],
         timeout_s=spec.timeout_s or 0.0, retries=spec.retries, tags=spec.tags,
         resources=dict(spec.resources), cache=spec.cache,
-    )
-
-
-def spec_from_wire(message: pb.TaskSpec) -> TaskSpec:
-    if not message.key or not message.type:
-        raise _invalid(f"task {message.key!r} of type {message.type!r}: key and type must be set")
-    return TaskSpec(
-        key=message.key, type=message.type,
-        payload=value_from_wire(message.payload, f"payload of task {message.key!r}") or {},
-        depends_on=tuple(dependency_from_wire(d) for d in message.depends_on),
-        timeout_s=message.timeout_s or None, retries=message.retries if message.HasField("retries") else None,
-        tags=tuple(message.tags), resources=dict(message.resources), cache=message.cache,
     )
 
 
@@ -112,44 +99,10 @@ def job_request_to_wire(job: JobRequest) -> pb.SubmitJobRequest:
     )
 
 
-def job_request_from_wire(message: pb.SubmitJobRequest) -> JobRequest:
-    """A zero `task_timeout_s` becomes the default."""
-    return JobRequest(
-        uid=message.uid, namespace=message.namespace, name=message.name, kind=message.kind, priority=message.priority,
-        suspended=message.suspended, retries=message.retries,
-        task_timeout_s=message.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
-        tasks=tuple(spec_from_wire(t) for t in message.tasks), endpoints=endpoints_from_wire(message.endpoints),
-        pool=message.pool, tags=tuple(message.tags), template=message.template, parameters=dict(message.parameters),
-    )
-
-
 def job_update_to_wire(update: JobUpdate) -> pb.UpdateJobRequest:
     return pb.UpdateJobRequest(
         uid=update.uid, priority=update.priority, suspended=update.suspended, cancel=update.cancel,
         endpoints=None if update.endpoints is None else endpoints_to_wire(update.endpoints),
-    )
-
-
-def job_update_from_wire(message: pb.UpdateJobRequest) -> JobUpdate:
-    return JobUpdate(
-        uid=message.uid, cancel=message.cancel,
-        priority=message.priority if message.HasField("priority") else None,
-        suspended=message.suspended if message.HasField("suspended") else None,
-        endpoints=endpoints_from_wire(message.endpoints) if message.HasField("endpoints") else None,
-    )
-
-
-def job_view_to_wire(view: JobView) -> pb.JobView:
-    counts = view.counts
-    return pb.JobView(
-        uid=view.uid, namespace=view.namespace, name=view.name, kind=view.kind, state=view.state,
-        counts=pb.Counts(
-            pending=counts.pending, running=counts.running, done=counts.done,
-            failed=counts.failed, skipped=counts.skipped, cancelled=counts.cancelled,
-        ),
-        tallies=dict(view.tallies), outcomes=[task_outcome_to_wire(o) for o in view.outcomes], workers=view.workers,
-        submitted_at=view.submitted_at, finished_at=view.finished_at, priority=view.priority, epoch=view.epoch,
-        lost_leases=view.lost_leases, pool=view.pool, fraction=view.fraction, message=view.message,
     )
 
 
@@ -172,24 +125,10 @@ def job_list_from_wire(message: pb.ListJobsResponse) -> JobList:
     return JobList(jobs=tuple(job_view_from_wire(j) for j in message.jobs), epoch=message.epoch)
 
 
-def task_outcome_to_wire(outcome: TaskOutcome) -> pb.TaskOutcome:
-    return pb.TaskOutcome(
-        key=outcome.key, type=outcome.type, state=outcome.state, reason=outcome.reason, message=outcome.message,
-        value=value_to_wire(outcome.value), attempts=outcome.attempts,
-    )
-
-
 def task_outcome_from_wire(message: pb.TaskOutcome) -> TaskOutcome:
     return TaskOutcome(
         key=message.key, type=message.type, state=message.state, reason=message.reason, message=message.message,
         value=value_from_wire(message.value, f"value of task {message.key!r}"), attempts=message.attempts,
-    )
-
-
-def task_view_to_wire(view: TaskView) -> pb.TaskView:
-    return pb.TaskView(
-        id=view.id, key=view.key, type=view.type, state=view.state, attempts=view.attempts, worker=view.worker,
-        reason=view.reason, message=view.message, value=value_to_wire(view.value),
     )
 
 
@@ -202,13 +141,6 @@ def task_view_from_wire(message: pb.TaskView) -> TaskView:
 
 
 # ---------------------------------------------------------------- session
-def outcome_to_wire(key: str, outcome: Outcome) -> pb.Outcome:
-    return pb.Outcome(
-        key=key, state=outcome.state.value, reason=outcome.reason, message=outcome.message,
-        value=value_to_wire(outcome.value),
-    )
-
-
 def outcome_from_wire(message: pb.Outcome) -> Outcome:
     return Outcome(
         state=TaskState(message.state), reason=message.reason, message=message.message,
@@ -232,18 +164,6 @@ def task_report_to_wire(report: TaskReport) -> pb.TaskResult:
         lease=pb.Lease(task_id=report.task_id, attempt=report.attempt), outcome=report.outcome, reason=report.reason,
         message=report.message, value=value_to_wire(report.value), tallies=dict(report.tallies),
         children=[task_to_wire(c) for c in report.children], execution_s=report.execution_s,
-    )
-
-
-def task_report_from_wire(message: pb.TaskResult) -> TaskReport:
-    if message.outcome not in _OUTCOMES:
-        raise _invalid(f"outcome {message.outcome!r} is none of {', '.join(sorted(_OUTCOMES))}")
-    return TaskReport(
-        task_id=message.lease.task_id, attempt=message.lease.attempt, outcome=cast(ResultOutcome, message.outcome),
-        reason=message.reason, message=message.message,
-        value=value_from_wire(message.value, f"value of task {message.lease.task_id}") or {},
-        tallies=dict(message.tallies), children=tuple(spec_from_wire(c) for c in message.children),
-        execution_s=message.execution_s,
     )
 
 
