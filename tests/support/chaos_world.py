@@ -112,6 +112,10 @@ class WorkerProcess:
         if self.process is not None:
             self.process.send_signal(number)
 
+    def wait(self) -> None:
+        if self.process is not None:
+            self.process.wait(timeout=30)
+
 
 @dataclass
 class Chaos:
@@ -186,9 +190,9 @@ class Chaos:
         for process in (*self.coordinators, *self.crew):
             if not process.has_ended:
                 process.send(signal.SIGKILL)
-        for worker in self.crew:
-            if worker.process:
-                await asyncio.to_thread(worker.process.wait)
+        for process in (*self.coordinators, *self.crew):
+            if not process.has_ended:
+                await asyncio.to_thread(process.wait)
 
     def _stop(self, victim: CoordinatorProcess | WorkerProcess) -> None:
         if id(victim) in self._stopped_since:
