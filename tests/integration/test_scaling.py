@@ -15,7 +15,15 @@ from espalier_kube.cluster import API_SERVICE
 from espalier_local.cluster import Cluster
 from tests.integration.conftest import Kubectl
 from tests.support.charts import CHART
-from tests.support.pools import SYSTEM, coordinator_as, open_diary, request, until_ended, until_replicas
+from tests.support.pools import (
+    SYSTEM,
+    coordinator_as,
+    open_diary,
+    request,
+    until_ended,
+    until_fewer_replicas,
+    until_replicas,
+)
 from tests.support.pools import Diary as Told
 from tests.support.waiting import has, until
 
@@ -49,7 +57,7 @@ async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_w
     """When the short tasks are done the long ones still run: workers that are taken away then drain."""
     await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
     tasks = [diary.task(f"short-{n:02}", 0.6) for n in range(SHORT)]
-    tasks += [diary.task(f"long-{n}", 7.0) for n in range(LONG)]
+    tasks += [diary.task(f"long-{n}", 9.0) for n in range(LONG)]
     async with coordinator_as(client, "espalier-operator") as coordinator:
         started = time.monotonic()
         await coordinator.submit(request("load", tasks, pool="elastic"))
@@ -57,7 +65,8 @@ async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_w
         assert pending(kubectl, "pool%3Dnobody") == {}
         await until_replicas(client, "elastic", 4, timeout_s=30)
         up_s = time.monotonic() - started
-        await until_replicas(client, "elastic", 2, timeout_s=60)
+        await until_fewer_replicas(client, "elastic", 4, timeout_s=60)
+        running = set(diary.keys("begin")) - set(diary.keys("end"))
         view = await until_ended(coordinator, "load", timeout_s=60)
         drained = time.monotonic()
         await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
@@ -68,6 +77,7 @@ async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_w
     record_property("seconds_from_the_last_task_to_one_worker", round(down_s, 1))
     print(f"up to 4 workers in {up_s:.1f} s, {drained - started:.1f} s in all, down to 1 {down_s:.1f} s after the end")
 
+    assert running, "workers were taken away while tasks ran"
     assert (view.counts.done, view.counts.total, view.lost_leases) == (len(tasks), len(tasks), 0)
     assert {task.key: task.attempts for task in results} == {task.key: 1 for task in tasks}
     assert diary.more_than_once() == {}

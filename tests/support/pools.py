@@ -149,13 +149,28 @@ async def until_ended(coordinator: CoordinatorClient, uid: str, *, timeout_s: fl
 
 async def until_replicas(client: Client, pool: str, wished: int, *, timeout_s: float, is_ready: bool = False) -> None:
     """Until the pool's Deployment wants so many workers and, if asked, has exactly so many, all ready."""
-    name = f"espalier-pool-{pool}"
-    last: Object = {}
 
     def fits(found: Object) -> bool:
         status = found.get("status", {})
         have = status.get("replicas", 0) == status.get("readyReplicas", 0) == wished
         return bool(found["spec"]["replicas"] == wished and (have or not is_ready))
+
+    await _until(client, pool, fits, what=f"{wished} replicas", timeout_s=timeout_s)
+
+
+async def until_fewer_replicas(client: Client, pool: str, than: int, *, timeout_s: float) -> None:
+    """Until the pool's Deployment wants fewer workers."""
+    await _until(
+        client, pool, lambda found: found["spec"]["replicas"] < than, what=f"fewer than {than} replicas",
+        timeout_s=timeout_s,
+    )
+
+
+async def _until(
+    client: Client, pool: str, fits: Callable[[Object], bool], *, what: str, timeout_s: float
+) -> None:
+    name = f"espalier-pool-{pool}"
+    last: Object = {}
 
     async def watch() -> None:
         nonlocal last
@@ -168,4 +183,4 @@ async def until_replicas(client: Client, pool: str, wished: int, *, timeout_s: f
         await asyncio.wait_for(watch(), timeout_s)
     except TimeoutError:
         seen = (last.get("spec", {}).get("replicas"), last.get("status"))
-        raise AssertionError(f"{name} has not {wished} replicas within {timeout_s} s: {seen}") from None
+        raise AssertionError(f"{name}: no {what} within {timeout_s} s: {seen}") from None
