@@ -5,6 +5,7 @@ Real generators, real model servers with random weights; nothing is faster than 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,22 @@ async def test_a_workflow_that_cannot_run_is_told_in_a_sentence(platform, namesp
     assert "nobody" in await refused(platform, namespace, "lone", "UnknownDependency", tasks=lone)
     named = {"templateRef": {"name": "no-such-template"}}
     assert "no-such-template" in await refused(platform, namespace, "named", "UnknownTemplate", **named)
+
+
+async def test_a_generator_that_is_killed_is_replaced_and_every_request_counts_once(platform, namespace) -> None:
+    server = TimedServer(spread(3, scale=0.2))
+    async with server.serving() as url:
+        document = yaml.safe_load(example("endpoint", **{"http://127.0.0.1:11434": url}))
+        document["metadata"] = {"name": "killed", "namespace": namespace}
+        document["spec"]["load"] = {"pattern": "constant", "rate": 4, "durationSeconds": 5}
+        made = await platform.cluster.create(document)
+        async with asyncio.timeout(SECONDS):
+            while len(server.diary) < 6:  # noqa: ASYNC110 - the server tells nobody that the load has begun
+                await asyncio.sleep(0.05)
+        platform.kill("worker", made["metadata"]["uid"])
+        job = await complete(platform, namespace, "killed")
+    (target,) = job["status"]["targets"]
+    assert (target["requests"], target["succeeded"]) == (20, 20)
 
 
 async def test_a_run_on_a_mac_is_cancelled_and_another_is_out_of_time(platform, namespace) -> None:
