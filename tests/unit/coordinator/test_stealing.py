@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from espalier_coordinator.messages import Verdict
+from espalier_coordinator.messages import Lease, Verdict
 from espalier_coordinator.reservations import Reservation
+from espalier_coordinator.scheduling import Demand, Lane, Profile
+from espalier_coordinator.stealing import Waiting, choose
 from tests.support.coordination import World, lease_of, task
 
 
@@ -88,3 +90,34 @@ def test_a_victim_that_dies_instead_of_answering_loses_nothing() -> None:
         if not idle.want(1):
             break
     assert set(world.states().values()) == {"done"}
+
+
+def test_nobody_is_to_get_more_than_it_has_room_for() -> None:
+    """One slot is free on a worker that may run these, three on one that may not."""
+    suits, other = (Profile("ns", "", frozenset({kind}), frozenset()) for kind in ("t", "u"))
+    idle = [Demand("w", suits, wants=3, held=3, capacity=4), Demand("x", other, wants=3, held=0, capacity=3)]
+    lane = Lane("ns", "job", "t", frozenset())
+    waiting = [Waiting("busy", Lease(f"t{n}", 1), lane, 2.0) for n in range(4)]
+    assert choose(idle, waiting, lambda _demand, _lane: True) == waiting[:1]
+    assert choose(idle[:1], waiting, lambda _demand, _lane: True, asked=1) == []
+
+
+def test_the_fullest_holder_is_asked_first() -> None:
+    profile, lane = Profile("ns", "", frozenset({"t"}), frozenset()), Lane("ns", "job", "t", frozenset())
+    waiting = [Waiting(f"busy-{load}", Lease(f"t{load}", 1), lane, load) for load in (1.5, 3.0, 2.0)]
+    idle = [Demand("w", profile, wants=2, held=0, capacity=2)]
+    assert [w.load for w in choose(idle, waiting, lambda _demand, _lane: True)] == [3.0, 2.0]
+
+
+def test_a_lease_whose_result_is_on_its_way_cannot_be_handed_back() -> None:
+    world = busy_world()
+    busy = world.worker("busy", capacity=4)
+    held = busy.want(4)
+    world.is_disk_stuck = True
+    busy.report(held[0])
+    busy.hand_back(held[0])
+    assert world.states()["t0"] == "running"
+    world.is_disk_stuck = False
+    world.write()
+    assert world.states()["t0"] == "done"
+    assert world.engine.statistics.handed_back == 0
