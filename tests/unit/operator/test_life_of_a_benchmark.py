@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from espalier_api.benchmarkload import Price
 from espalier_api.benchmarktasks import REJECTIONS, BenchmarkSettings
 from espalier_api.reasons import REASONS
+from espalier_kit.digest import sha256
 from espalier_kube.cluster import BENCHMARK_JOB, JOB, MODEL_SERVER, SECRET, Object
-from espalier_kube.objects import metadata, secret
+from espalier_kube.objects import config_map, metadata, secret
 from espalier_rpc.views import Counts, JobRequest, TaskOutcome
 from tests.support.benchmark import ENDPOINT, INVALID, REPORT
 from tests.support.operator_world import NAMESPACE, World, benchmark_job, conditions, grading_job
@@ -170,6 +172,37 @@ async def test_an_endpoints_key_and_authority_travel_with_the_job() -> None:
     uid = await started(world, targets=[{"endpoint": {**ENDPOINT["endpoint"], **refs}}])
     (endpoint,) = request(world, uid).endpoints
     assert (endpoint.api_key, endpoint.ca_pem, endpoint.role) == ("sesame", "PEM", "target-0")
+
+
+async def test_sources_reach_the_tasks_as_digests_and_the_judge_as_an_endpoint() -> None:
+    world = await World().begin()
+    await world.cluster.create(config_map(metadata("texts", NAMESPACE), {"lines": "{}"}))
+    artifact = {"uri": f"artifact://{'a' * 64}"}
+    uid = await started(
+        world, targets=[{**ENDPOINT, "price": {"outputPerMillion": 2.0}}], dataset={"file": artifact},
+        load={"pattern": "trace", "trace": {"source": {"uri": f"artifact://{'b' * 64}"}, "format": "azure"}},
+        accuracy={
+            "packs": [{"name": "humaneval"}, {"name": "gsm8k", "file": {"uri": f"artifact://{'c' * 64}"}}],
+            "evaluators": ["judge"], "texts": {"uri": "configmap://texts/lines"}, "judge": ENDPOINT,
+        },
+    )
+    settings = BenchmarkSettings.model_validate(request(world, uid).tasks[0].payload)
+    assert (settings.dataset.file, settings.dataset.synthetic, settings.trace) == ("a" * 64, None, "b" * 64)
+    assert settings.targets[0].price == Price(output_per_million=2.0)
+    assert settings.accuracy is not None
+    assert [pack.file for pack in settings.accuracy.packs] == [None, "c" * 64]
+    assert (settings.accuracy.texts, world.store.stored) == (sha256(b"{}"), [b"{}"])
+    assert settings.accuracy.judge is not None
+    assert [e.role for e in request(world, uid).endpoints] == ["target-0", settings.accuracy.judge.role]
+
+
+async def test_a_source_that_is_missing_is_told_with_its_field() -> None:
+    world = await World().begin()
+    await started(world, dataset={"file": {"uri": "configmap://nothing/lines"}})
+    job = await load(world)
+    assert conditions(job)["Accepted"] == ("False", "SourceNotFound")
+    said = next(c for c in job["status"]["conditions"] if c["type"] == "Accepted")["message"]
+    assert said.startswith("spec.dataset.file: there is no ConfigMap nothing")
 
 
 async def test_a_secret_that_is_missing_is_waited_for() -> None:
