@@ -35,10 +35,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 generate: dev  ## Write CRDs, generated docs and protobuf modules from their sources
 	$(PY) -m espalier_api generate
+	$(PY) -m espalier_observability generate
 	$(PY) -m espalier_rpc
 
 verify: dev  ## Fail where a generated file differs from its source
 	$(PY) -m espalier_api verify
+	$(PY) -m espalier_observability verify
 	@before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; cp -r services/espalier_rpc/v1 "$$before"; \
 	$(PY) -m espalier_rpc; \
 	diff -r -x __pycache__ "$$before/v1" services/espalier_rpc/v1 \

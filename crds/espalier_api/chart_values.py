@@ -50,6 +50,13 @@ class PodResources(Model):
     memory: ChartQuantity = Field(description="Memory, requested and limited.")
 
 
+class PodAmounts(Model):
+    """CPU and memory."""
+
+    cpu: ChartQuantity = Field(description="CPU.")
+    memory: ChartQuantity = Field(description="Memory.")
+
+
 class ChartToleration(Model):
     """A pod's toleration."""
 
@@ -175,6 +182,13 @@ class Subject(Model):
     api_group: Literal["rbac.authorization.k8s.io", ""] | None = None
 
 
+class WorkerResources(Model):
+    """Of the workers that the operator makes for a job, where the job's spec.workers.pod.resources says nothing."""
+
+    requests: PodAmounts = Field(default=PodAmounts(cpu="500m", memory="512Mi"), description="What is promised.")
+    limits: PodAmounts = Field(default=PodAmounts(cpu="4", memory="4Gi"), description="What each may take.")
+
+
 class Jobs(Model):
     """Who may submit, and where."""
 
@@ -182,6 +196,7 @@ class Jobs(Model):
         default=(),
         description="Existing namespaces that get the ServiceAccount espalier-submitter (for `espalier push`).",
     )
+    worker_resources: WorkerResources = WorkerResources()
     submitters: tuple[Subject, ...] = Field(
         default=(), description="Users or groups that may submit in those namespaces (RoleBinding subjects)."
     )
@@ -286,6 +301,28 @@ class Canary(Model):
     timeout_seconds: int = Field(default=60, ge=5, le=3600, description="How long the canary's task may take.")
 
 
+class Dashboards(Model):
+    """Grafana's."""
+
+    enabled: bool = Field(default=True, description="ConfigMaps that Grafana's sidecar loads.")
+    labels: Strings = Field(default={"grafana_dashboard": "1"}, description="What the sidecar looks for.")
+
+
+class Observability(Model):
+    """Dashboards, alerts, and how Prometheus finds our pods."""
+
+    dashboards: Dashboards = Dashboards()
+    alerts: Literal["ConfigMap", "PrometheusRule", "off"] = Field(
+        default="ConfigMap",
+        description="The alert rules as a ConfigMap with the rule file, or for the Prometheus operator (its CRDs must "
+        "exist).",
+    )
+    labels: Strings = Field(default={}, description="Further labels of the rules, such as what a Prometheus selects.")
+    scrape_config: bool = Field(
+        default=True, description="The ConfigMap espalier-scrape: `scrape_configs` for a Prometheus of your own."
+    )
+
+
 class Values(Model):
     """Values of the chart espalier."""
 
@@ -301,4 +338,5 @@ class Values(Model):
     nodes: Nodes = Nodes()
     jobs: Jobs = Jobs()
     network_policies: NetworkPolicies = NetworkPolicies()
+    observability: Observability = Observability()
     canary: Canary = Canary()
