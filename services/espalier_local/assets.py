@@ -83,6 +83,7 @@ LINUX_FAMILIES = (
     Family("coredns", {"coredns": "coredns"}),
     Family("metrics-server", {"metrics-server": "metrics-server"}),
     Family("tiny", {"tiny": "tiny"}),
+    Family("gvisor", {"runsc": "runsc", "gvisor": "containerd-shim-runsc-v1"}),
 )
 """What only real Linux nodes need."""
 NATS = Family("nats", {"nats-server": "nats-server"})

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier_local.gvisor import Gvisor, runtime_config
+
 CRI_NAMESPACE = "k8s.io"
 SHIM_SOCKETS = Path("/run/containerd/s")
 """Where every containerd's shims listen; containerd knows no setting for it."""
@@ -24,6 +26,7 @@ class ContainerdPlan:
     plugins: Path
     """Directory of the CNI plugins."""
     pause_image: str
+    gvisor: Gvisor
 
     @property
     def config(self) -> Path:
@@ -75,6 +78,7 @@ def containerd_config(plan: ContainerdPlan) -> str:
         '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]',
         "SystemdCgroup = false",
         f"Root = {quoted(str(plan.state / 'runc'))}",
+        *runtime_config(plan.gvisor),
     )
     return "\n".join(lines) + "\n"
 

@@ -17,7 +17,7 @@ import yaml
 
 from espalier_kit.certificates import KeyPair, issue
 from espalier_kit.errors import Permanent, Retryable
-from espalier_local import api, dns, loading, metricsserver, policies, remains, shaping
+from espalier_local import api, dns, gvisor, loading, metricsserver, policies, remains, shaping
 from espalier_local import cables as wires
 from espalier_local.addresses import API_PORT, Cables, Range
 from espalier_local.assets import Assets
@@ -25,6 +25,7 @@ from espalier_local.building import Built
 from espalier_local.containerd import ContainerdPlan, containerd_config, ctr, network_config
 from espalier_local.control import Control, is_phase
 from espalier_local.files import write_atomically
+from espalier_local.gvisor import Gvisor
 from espalier_local.hosts import CONTAINER_PROFILES, Host, HostProfile
 from espalier_local.images import TINY_IMAGE, archive
 from espalier_local.kubelet import KubeletPlan, kubelet_config, kubelet_flags, proxy_flags
@@ -59,7 +60,7 @@ def start_addons(control: Control, pki: Pki, assets: Assets, cables: Cables) -> 
     write_atomically(file, dns.corefile(cables, pki.kubeconfig("coredns")))
     specs = [dns.spec(assets, pki, cables, file), metricsserver.spec(assets, pki, cables)]
     control.put(unproxied(specs))
-    objects = [*dns.objects(cables), *metricsserver.objects(cables, pki), *policies.objects()]
+    objects = [*dns.objects(cables), *metricsserver.objects(cables, pki), *policies.objects(), *gvisor.objects()]
     api.apply(control.layout.kubeconfig, objects)
 
 
@@ -173,9 +174,12 @@ class LinuxHost:
     @property
     def containerd(self) -> ContainerdPlan:
         """Its container runtime."""
-        cables = self.cable.cables
+        cables, here = self.cable.cables, self.directory
+        sandboxes = Gvisor(
+            self.assets["runsc"], self.assets["containerd-shim-runsc-v1"], here / "runsc.toml", here / "state" / "runsc"
+        )
         return ContainerdPlan(
-            self.directory, cables.namespace(self.name), cables.pods(self.cable.k), self.plugins, TINY_IMAGE
+            here, cables.namespace(self.name), cables.pods(self.cable.k), self.plugins, TINY_IMAGE, sandboxes
         )
 
     @property
@@ -256,6 +260,7 @@ class LinuxHost:
         runtime.network_config.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(runtime.network_config, json.dumps(network_config(runtime)))
         write_atomically(runtime.config, containerd_config(runtime))
+        write_atomically(runtime.gvisor.config, gvisor.settings(runtime.gvisor))
         write_atomically(kubelet.config, yaml.safe_dump(kubelet_config(kubelet)))
         write_atomically(self.directory / "resolv.conf", "")
         if not kubelet.certificate.exists():

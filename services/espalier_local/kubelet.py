@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier_api.names import NODE_KIND
+from espalier_local import gvisor
 from espalier_local.dns import DNS_SERVICE, DOMAIN
 
 POD_PROCESSES = 512
@@ -91,7 +92,7 @@ def kubelet_flags(plan: KubeletPlan, bootstrap_kubeconfig: Path) -> tuple[str, .
         f"--root-dir={plan.directory / 'root'}",
         f"--hostname-override={plan.name}",
         f"--node-ip={plan.address}",
-        f"--node-labels={NODE_KIND}=linux",
+        f"--node-labels={NODE_KIND}=linux,{gvisor.LABEL}=true",
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from espalier_kit.errors import Misconfigured
-from espalier_local import dns
+from espalier_local import dns, gvisor
 from espalier_local.addresses import Cables, Range
 from espalier_local.assets import Assets
 from espalier_local.cluster import is_node
@@ -32,7 +32,7 @@ from espalier_local.remains import all_cgroup_roots, cgroup_roots, mounts_under
 from espalier_node.settings import parse_file
 
 CABLES = Cables(7)
-BINARIES = (*COMPONENTS, "kubelet", "kube-proxy", "tiny")
+BINARIES = (*COMPONENTS, "kubelet", "kube-proxy", "tiny", "runsc", "containerd-shim-runsc-v1")
 HYBRID = """proc /proc proc rw 0 0
 cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0
 cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0
@@ -58,9 +58,22 @@ def test_containerd_keeps_to_its_own_directory(linux: LinuxHost, tmp_path: Path)
         config["plugins"]["io.containerd.internal.v1.opt"]["path"],
     )  # fmt: skip
     assert all(Path(path).is_relative_to(tmp_path / "nodes" / "linux-1") for path in paths)
+    runsc = cri["containerd"]["runtimes"]["runsc"]
+    assert runsc["runtime_type"] == str(tmp_path / "containerd-shim-runsc-v1")
+    assert runsc["options"]["ConfigPath"] == str(linux.containerd.gvisor.config)
+    settings = tomllib.loads(gvisor.settings(linux.containerd.gvisor))
+    assert settings == {"binary_name": str(tmp_path / "runsc"), "root": f"{linux.directory}/state/runsc"}
     assert cri["sandbox_image"] == TINY_IMAGE
     assert runc["SystemdCgroup"] is False
     assert ctr(linux.containerd, "version")[1] == f"--address={config['grpc']['address']}"
+
+
+def test_gvisors_runtime_class_fits_nodes_that_have_it(linux: LinuxHost) -> None:
+    (runtime_class,) = gvisor.objects()
+    (label,) = runtime_class["scheduling"]["nodeSelector"].items()
+    assert any("=".join(label) in flag for flag in kubelet_flags(linux.kubelet, Path("/b")))
+    cri = tomllib.loads(containerd_config(linux.containerd))["plugins"]["io.containerd.grpc.v1.cri"]
+    assert runtime_class["handler"] in cri["containerd"]["runtimes"]
 
 
 def test_pods_have_routed_addresses_of_the_host(linux: LinuxHost) -> None:
@@ -83,7 +96,7 @@ def test_the_kubelet_joins_by_bootstrap_as_a_linux_node(linux: LinuxHost, tmp_pa
     flags = kubelet_flags(linux.kubelet, tmp_path / "bootstrap.kubeconfig")
     assert f"--bootstrap-kubeconfig={tmp_path / 'bootstrap.kubeconfig'}" in flags
     assert f"--node-ip={CABLES.host(1)}" in flags
-    assert "--node-labels=espalier.dev/node-kind=linux" in flags
+    assert "--node-labels=espalier.dev/node-kind=linux,espalier.dev/gvisor=true" in flags
 
 
 def test_every_process_of_a_linux_host_runs_on_its_network_without_proxies(linux: LinuxHost) -> None:
