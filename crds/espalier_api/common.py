@@ -172,7 +172,7 @@ class Workers(Model):
         max_length=40,
         pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         description="The chart's shared worker pool that runs the job, instead of workers of its own.",
-        json_schema_extra={SAYS: "a pool's name is lower-case letters, digits and hyphens, as chart value pools has it"},
+        json_schema_extra={SAYS: "a pool's name is lower-case letters, digits and hyphens, as in chart value pools"},
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (

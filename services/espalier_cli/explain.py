@@ -91,7 +91,8 @@ def _owner(pod: Object) -> tuple[str, str]:
 def explanation(facts: Facts) -> Explanation:
     """The most specific thing that holds the job up: its end, a refusal, a degradation, a pod, or none."""
     name = facts.job["metadata"]["name"]
-    evidence = (*_job_lines(facts.worker_job, _pool_of(facts.job)), *_pod_lines(facts.pods), *_event_lines(facts.warnings))
+    workers = _job_lines(facts.worker_job, _pool_of(facts.job))
+    evidence = (*workers, *_pod_lines(facts.pods), *_event_lines(facts.warnings))
     state = {c["type"]: c for c in conditions(facts.job)}
     if not state:
         step = "see that the operator runs: kubectl -n espalier-system get pods"
