@@ -21,13 +21,13 @@ from espalier_local import api, dns, gvisor, loading, metricsserver, policies, r
 from espalier_local import cables as wires
 from espalier_local.addresses import API_PORT, Cables, Range
 from espalier_local.assets import Assets
-from espalier_local.building import Built
 from espalier_local.containerd import ContainerdPlan, containerd_config, ctr, network_config
 from espalier_local.control import Control, is_phase
 from espalier_local.files import write_atomically
 from espalier_local.gvisor import Gvisor
 from espalier_local.hosts import CONTAINER_PROFILES, Host, HostProfile
 from espalier_local.images import TINY_IMAGE, archive
+from espalier_local.imagestore import Image, Store
 from espalier_local.kubelet import KubeletPlan, kubelet_config, kubelet_flags, proxy_flags
 from espalier_local.layout import Layout
 from espalier_local.pki import Pki
@@ -227,9 +227,9 @@ class LinuxHost:
         finally:
             file.unlink(missing_ok=True)
 
-    def load_images(self, built: Built) -> None:
-        """Give the runtime the project's own images."""
-        loading.load(self.containerd, built.store, built.images)
+    def load_images(self, store: Store, images: Sequence[Image]) -> None:
+        """Give the runtime images of the project's own."""
+        loading.load(self.containerd, store, images)
 
     def specs(self) -> tuple[ProcessSpec, ...]:
         """In the order in which they start."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espalier_local import cables as wires
@@ -14,7 +14,7 @@ IMPORT_TIMEOUT_S = 300.0
 """Some 500 MB to unpack, on a machine with two busy cores."""
 
 
-def load(runtime: ContainerdPlan, store: Store, images: tuple[Image, ...]) -> tuple[Image, ...]:
+def load(runtime: ContainerdPlan, store: Store, images: Sequence[Image]) -> tuple[Image, ...]:
     """Give the runtime these images; returns those that it did not have. Raises `Permanent` with the tool's words."""
     known = named(wires.run(ctr(runtime, "images", "list")))
     lacking = tuple(image for image in images if known.get(LIBRARY + image.name) != image.manifest)

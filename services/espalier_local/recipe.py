@@ -166,6 +166,11 @@ def image_name(program: str, version: str) -> str:
     return f"espalier-{program}:{version}"
 
 
+def reference(program: str, key: str) -> str:
+    """What an image is called in the cache, where builds of several contents lie side by side."""
+    return f"{program}-{key}"
+
+
 def _sources(checkout: Path, packages: Iterable[str]) -> list[str]:
     found: list[str] = []
     for package in packages:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from espalier_kube.cluster import POD, SECRET, Object
 from espalier_local import api, building
 from espalier_local.addresses import Cables, Range
 from espalier_local.bootstrap import NAMESPACE, local_volume
+from espalier_local.building import Built
 from espalier_local.cluster import Cluster
 from espalier_local.containers import LinuxHost
 from espalier_local.files import write_atomically
@@ -28,6 +31,7 @@ TIMEOUT_S = 180
 COORDINATOR_NODE = "linux-1"
 JOB_NAMESPACES = ("default",)
 """Namespaces in which `espalier push` may be used without further set-up."""
+LOCAL_VALUES, CONTAINER_VALUES = "values-local.yaml", "values-local-container.yaml"
 IMAGE_ANNOTATION = "espalier.dev/image"
 _HALF_DONE = "owner=helm,status in (pending-install,pending-upgrade,pending-rollback)"
 """Helm's records of an operation that was interrupted. Nobody else installs here (we hold the lock), and helm would
@@ -44,11 +48,38 @@ def install(
     Raises `Permanent` with helm's words and what the pods wait for.
     """
     with held(cluster.control.layout.lock):
-        computed = _computed(cluster, places, progress, job_namespaces)
-        _install(cluster, places, progress, {**computed, **(overrides or {})})
+        if cluster.cables is None:
+            computed = values(cluster.address_range, job_namespaces)
+            _install(cluster, places, progress, {**computed, **(overrides or {})}, (LOCAL_VALUES,))
+            return
+        built = building.ensure(places, progress)
+        computed = container_values(cluster.cables, job_namespaces, built)
+        linux = [host for host in cluster.hosts if isinstance(host, LinuxHost)]
+        with _loaded(linux, built, progress):
+            _install(cluster, places, progress, {**computed, **(overrides or {})}, (LOCAL_VALUES, CONTAINER_VALUES))
 
 
-def _install(cluster: Cluster, places: Places, progress: Progress, wished: Mapping[str, Any]) -> None:
+@contextmanager
+def _loaded(hosts: Sequence[LinuxHost], built: Built, progress: Progress) -> Iterator[None]:
+    """Images on the hosts: those of the charts' own pods first, then, beside the caller's work, those of jobs."""
+    names = ", ".join(host.name for host in hosts)
+
+    def load(images: Sequence[Image]) -> None:
+        for host in hosts:
+            host.load_images(built.store, images)
+
+    with ThreadPoolExecutor(1) as pool:
+        with progress.step(f"images of the platform on {names}"):
+            load(built.of("operator", "coordinator"))
+        others = pool.submit(load, built.of("worker", "mlx"))
+        yield
+        with progress.step(f"images of jobs on {names}"):
+            others.result()
+
+
+def _install(
+    cluster: Cluster, places: Places, progress: Progress, wished: Mapping[str, Any], files: Sequence[str]
+) -> None:
     directory = cluster.control.layout.volumes / "coordinator"
     directory.mkdir(parents=True, exist_ok=True)
     api.apply(cluster.kubeconfig, [local_volume("espalier-coordinator", str(directory), COORDINATOR_NODE)])
@@ -58,35 +89,22 @@ def _install(cluster: Cluster, places: Places, progress: Progress, wished: Mappi
     with progress.step("chart espalier-crds"):
         _helm(cluster, CRDS, places.charts / CRDS, ())
     with progress.step("chart espalier, until its pods are ready"):
-        _helm(cluster, PLATFORM, places.charts / PLATFORM, (places.charts / PLATFORM / "values-local.yaml", computed))
+        chart = places.charts / PLATFORM
+        _helm(cluster, PLATFORM, chart, (*(chart / name for name in files), computed))
 
 
-def _computed(
-    cluster: Cluster, places: Places, progress: Progress, job_namespaces: Sequence[str]
-) -> dict[str, Any]:
-    if cluster.cables is None:
-        return values(cluster.address_range, job_namespaces)
-    built = building.ensure(places, progress)
-    linux = [host for host in cluster.hosts if isinstance(host, LinuxHost)]
-    with progress.step(f"images on {', '.join(host.name for host in linux)}"):
-        for host in linux:
-            host.load_images(built)
-    return container_values(cluster.cables, job_namespaces, built.images)
-
-
-def container_values(cables: Cables, job_namespaces: Sequence[str], images: Sequence[Image]) -> dict[str, Any]:
+def container_values(cables: Cables, job_namespaces: Sequence[str], built: Built) -> dict[str, Any]:
     """The same for container nodes, where Services and names work. An image that changed under its name replaces the
     pods that run the one before: its digest is among their annotations."""
-    digests = {image.name.partition(":")[0].removeprefix("espalier-"): image.manifest for image in images}
-    machine = {"cidr": f"{cables.server}/32"}
+    (operator,), (coordinator,) = built.of("operator"), built.of("coordinator")
     return {
-        "operator": {"podAnnotations": {IMAGE_ANNOTATION: digests["operator"]}},
-        "coordinator": {"podAnnotations": {IMAGE_ANNOTATION: digests["coordinator"]}},
+        "operator": {"podAnnotations": {IMAGE_ANNOTATION: operator.manifest}},
+        "coordinator": {"podAnnotations": {IMAGE_ANNOTATION: coordinator.manifest}},
         "nodes": {"addresses": [cables.cidr]},
         "jobs": {"namespaces": list(job_namespaces)},
         "networkPolicies": {
             "apiServer": {"cidrs": [f"{cables.server}/32"]},
-            "dns": {"peers": [machine]},
+            "dns": {"peers": [{"cidr": f"{cables.server}/32"}]},
         },
     }
 
