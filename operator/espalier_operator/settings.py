@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, Json
 
 from espalier_kit.settings import Settings
 
@@ -43,6 +43,9 @@ class OperatorSettings(Settings):
         default=None, description="NetworkPolicies for namespaces that have jobs; empty: none are made."
     )
     worker_image: str = Field(min_length=1)
+    worker_resources: Json[dict[str, dict[str, str]]] = Field(
+        default_factory=dict, description="Requests and limits of a job's workers on Linux nodes that ask for none."
+    )
     mlx_image: str = Field(min_length=1)
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     kubeconfig: Path | None = Field(default=None, description="Outside a cluster: whose credentials to use.")

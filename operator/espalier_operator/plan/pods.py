@@ -66,6 +66,15 @@ def with_overrides(template: Object, overrides: PodOverrides | None) -> Object:
     }
 
 
+def with_resources(template: Object, defaults: Mapping[str, Mapping[str, str]]) -> Object:
+    """The pod template with these requests and limits where it has none of its own."""
+    container, *others = template["spec"]["containers"]
+    own = container.get("resources") or {}
+    made = {part: {**amounts, **own.get(part, {})} for part, amounts in defaults.items()}
+    containers = [{**container, "resources": {**own, **made}}, *others]
+    return {**template, "spec": {**template["spec"], "containers": containers}} if made else template
+
+
 def _resources(ours: Object, overrides: PodOverrides) -> Object:
     asked = {k: v for k, v in (overrides.resources.wire() if overrides.resources else {}).items() if v is not None}
     return {part: {**asked, **ours.get(part, {})} for part in ("requests", "limits")} if asked or ours else {}

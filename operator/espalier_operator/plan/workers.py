@@ -29,6 +29,7 @@ from espalier_operator.plan.pods import (
     credentials_volume,
     mac_tolerations,
     with_overrides,
+    with_resources,
 )
 from espalier_operator.settings import OperatorSettings
 
@@ -62,6 +63,8 @@ def worker_children(
     annotations = {WORKERS_HASH: workers_hash(workers)}
     meta = metadata(name, namespace, labels=labels, annotations=annotations, owner=obj)
     template = with_overrides(_template(job, labels, settings), workers.pod)
+    if template["spec"]["nodeSelector"][NODE_KIND] == "linux":
+        template = with_resources(template, settings.worker_resources)
     made = indexed_job(meta, replicas=workers.replicas, suspend=suspend, template=template)
     return (*children, made)
 

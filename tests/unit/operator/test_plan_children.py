@@ -153,3 +153,24 @@ def test_quantities(text: str, value: int) -> None:
 def test_no_quantity_is_an_error() -> None:
     with pytest.raises(ValueError, match="no quantity"):
         parse_bytes("many")
+
+
+def resources_of(**spec: Any) -> dict[str, dict[str, str]]:
+    """Of a job's workers, on a platform that has defaults."""
+    defaults = {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "4", "memory": "4Gi"}}
+    settings = operator_settings(worker_resources=json.dumps(defaults))
+    obj = stamped(grading_job(**spec))
+    made = worker_children(obj, reading.job(obj), settings=settings, ca_pem="PEM", suspend=False, live=None)
+    job = next(o for o in made if o["kind"] == "Job")
+    found: dict[str, dict[str, str]] = job["spec"]["template"]["spec"]["containers"][0]["resources"]
+    return found
+
+
+def test_workers_have_the_platforms_requests_and_limits_unless_their_job_asks() -> None:
+    assert resources_of()["requests"] == {"cpu": "500m", "memory": "512Mi"}
+    asked = resources_of(workers={"pod": {"resources": {"memory": "2Gi"}}})
+    assert asked == {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"cpu": "4", "memory": "2Gi"}}
+
+
+def test_without_defaults_workers_have_none() -> None:
+    assert "resources" not in worker_job()["spec"]["template"]["spec"]["containers"][0]
