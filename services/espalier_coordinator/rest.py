@@ -45,8 +45,9 @@ def _unary(route: Route, host: Host, calls: Calls, identify: Identify) -> Callab
             told = await call_of(calls, route)(caller, message)
         except EspalierError:
             raise
-        except Exception as error:  # the engine broke: what is in memory cannot be trusted
-            host.fail(error)
+        except Exception as error:  # what changes something broke in the middle: memory cannot be trusted any more
+            if route.does_change:
+                host.fail(error)
             raise
         return _response(request, json.dumps(to_json(told)).encode())
 

@@ -40,6 +40,11 @@ class Route:
         return bool(SERVICE.methods_by_name[self.rpc].server_streaming)
 
     @property
+    def does_change(self) -> bool:
+        """Whether the engine's state may differ afterwards."""
+        return self.method != "GET"
+
+    @property
     def has_body(self) -> bool:
         """Other calls take their fields from the query."""
         return self.method in ("POST", "PUT", "PATCH")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -38,16 +39,16 @@ class Coordinator(rpc.CoordinatorServicer):
         return await self._answer(context, request, self._calls.jobs.update)
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.JobView:  # noqa: N802
-        return await self._answer(context, request, self._calls.jobs.get)
+        return await self._look(context, request, self._calls.jobs.get)
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:  # noqa: N802
-        return await self._answer(context, request, self._calls.jobs.list_jobs)
+        return await self._look(context, request, self._calls.jobs.list_jobs)
 
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:  # noqa: N802
         return await self._answer(context, request, self._calls.jobs.delete)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:  # noqa: N802
-        return await self._answer(context, request, self._calls.jobs.tasks)
+        return await self._look(context, request, self._calls.jobs.tasks)
 
     async def RegisterWorker(  # noqa: N802
         self, request: pb.RegisterWorkerRequest, context: Context
@@ -73,10 +74,10 @@ class Coordinator(rpc.CoordinatorServicer):
     async def HealthCheck(  # noqa: N802
         self, request: pb.HealthCheckRequest, context: Context
     ) -> pb.HealthCheckResponse:
-        return await self._answer(context, request, self._calls.fleet.health)
+        return await self._look(context, request, self._calls.fleet.health)
 
     async def GetJobStatus(self, request: pb.GetJobStatusRequest, context: Context) -> pb.JobStatus:  # noqa: N802
-        return await self._answer(context, request, self._calls.jobs.status)
+        return await self._look(context, request, self._calls.jobs.status)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:  # noqa: N802
         return await self._answer(context, request, self._calls.jobs.cancel)
@@ -84,7 +85,7 @@ class Coordinator(rpc.CoordinatorServicer):
     async def ListWorkers(  # noqa: N802
         self, request: pb.ListWorkersRequest, context: Context
     ) -> pb.ListWorkersResponse:
-        return await self._answer(context, request, self._calls.fleet.list_workers)
+        return await self._look(context, request, self._calls.fleet.list_workers)
 
     async def DrainWorker(  # noqa: N802
         self, request: pb.DrainWorkerRequest, context: Context
@@ -94,12 +95,12 @@ class Coordinator(rpc.CoordinatorServicer):
     async def GetClusterStats(  # noqa: N802
         self, request: pb.GetClusterStatsRequest, context: Context
     ) -> pb.ClusterStats:
-        return await self._answer(context, request, self._calls.fleet.stats)
+        return await self._look(context, request, self._calls.fleet.stats)
 
     async def ListDeadLetters(  # noqa: N802
         self, request: pb.ListDeadLettersRequest, context: Context
     ) -> pb.ListTasksResponse:
-        return await self._answer(context, request, self._calls.letters.list_letters)
+        return await self._look(context, request, self._calls.letters.list_letters)
 
     async def RetryTasks(self, request: pb.RetryTasksRequest, context: Context) -> pb.RetryTasksResponse:  # noqa: N802
         return await self._answer(context, request, self._calls.letters.retry)
@@ -108,12 +109,12 @@ class Coordinator(rpc.CoordinatorServicer):
         return await self._answer(context, request, self._calls.templates.put)
 
     async def GetTemplate(self, request: pb.TemplateName, context: Context) -> pb.Template:  # noqa: N802
-        return await self._answer(context, request, self._calls.templates.get)
+        return await self._look(context, request, self._calls.templates.get)
 
     async def ListTemplates(  # noqa: N802
         self, request: pb.ListTemplatesRequest, context: Context
     ) -> pb.ListTemplatesResponse:
-        return await self._answer(context, request, self._calls.templates.list_templates)
+        return await self._look(context, request, self._calls.templates.list_templates)
 
     async def DeleteTemplate(  # noqa: N802
         self, request: pb.TemplateName, context: Context
@@ -131,7 +132,7 @@ class Coordinator(rpc.CoordinatorServicer):
     async def ListReservations(  # noqa: N802
         self, request: pb.ListReservationsRequest, context: Context
     ) -> pb.ListReservationsResponse:
-        return await self._answer(context, request, self._calls.reservations.list_reservations)
+        return await self._look(context, request, self._calls.reservations.list_reservations)
 
     async def WatchJobs(  # noqa: N802
         self, request: pb.WatchJobsRequest, context: Context
@@ -157,16 +158,26 @@ class Coordinator(rpc.CoordinatorServicer):
     async def _answer(
         self, context: Context, request: Request, call: Callable[[Identity, Request], Awaitable[Answer]]
     ) -> Answer:
+        """Of a call that changes something: where that breaks, what is in memory cannot be trusted any more."""
         try:
-            answer = await call(await self._who(context), request)
-            if answer.ByteSize() >= COMPRESS_FROM_BYTES:
-                context.set_compression(grpc.Compression.Gzip)
-            return answer
-        except EspalierError as error:
-            await abort(context, error)
+            return await self._look(context, request, call)
+        except (aio.AbortError, asyncio.CancelledError):
+            raise
         except Exception as error:
             self._host.fail(error)
             raise
+
+    async def _look(
+        self, context: Context, request: Request, call: Callable[[Identity, Request], Awaitable[Answer]]
+    ) -> Answer:
+        """Of a call that changes nothing."""
+        try:
+            answer = await call(await self._who(context), request)
+        except EspalierError as error:
+            await abort(context, error)
+        if answer.ByteSize() >= COMPRESS_FROM_BYTES:
+            context.set_compression(grpc.Compression.Gzip)
+        return answer
 
     async def _stream(
         self, context: Context, request: Request, call: Callable[[Identity, Request], AsyncIterator[Answer]]

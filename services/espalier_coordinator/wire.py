@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from espalier_kit.digest import canonical_json
 from espalier_kit.errors import Permanent
 from espalier_kit.execution import TaskState
 from espalier_rpc.convert import dependency_from_wire, endpoints_to_wire
+from espalier_rpc.jsonform import embedded
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 if TYPE_CHECKING:  # exists for type checkers only
@@ -42,12 +44,14 @@ MAX_TASKS_BYTES = 4 * 1024 * 1024
 """A message with several tasks stays below this: no stream is blocked for long."""
 
 
+MAX_CAPACITY = 10_000
+"""Tasks at once in one worker; more would be a mistake."""
+MAX_NAME = 253
+
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
 NUL = "\0"
 """PostgreSQL stores no such character in text: refused in names, replaced in messages."""
-
-
-def _readable(text: str) -> str:
-    return text.replace(NUL, "\N{REPLACEMENT CHARACTER}")
 
 
 def hello_from_wire(message: pb.Hello, namespace: str | None, *, address: str = "") -> Hello:
@@ -57,11 +61,41 @@ def hello_from_wire(message: pb.Hello, namespace: str | None, *, address: str = 
                         reason="InvalidHello")
     if NUL in message.worker_id:
         raise Permanent("worker_id cannot contain the character NUL", reason="InvalidHello")
+    if message.capacity > MAX_CAPACITY or len(message.worker_id) > MAX_NAME:
+        raise Permanent(f"capacity can be at most {MAX_CAPACITY}, and worker_id at most {MAX_NAME} characters long",
+                        reason="InvalidHello")
+    for name, amount in message.resources.items():
+        _finite(amount, f"resource {name!r}")
     return Hello(
         message.worker_id, namespace, message.capacity, frozenset(message.types), frozenset(message.tags),
         message.job_uid, leases_from_wire(message.in_flight), message.pool, _resources(message.resources),
         max(0, message.prefetch), message.version, address,
     )
+
+
+def check_namespace(namespace: str) -> None:
+    """Raise `Permanent` for what Kubernetes would not take either."""
+    if not _NAMESPACE.fullmatch(namespace):
+        raise Permanent(f"{namespace!r} is no namespace: lower-case letters, digits and '-', at most 63 characters",
+                        reason="InvalidNamespace")
+
+
+def readable(text: str) -> str:
+    """With every character that no database keeps replaced."""
+    return text.replace(NUL, "\N{REPLACEMENT CHARACTER}")
+
+
+def _storable(texts: Iterable[str], what: str) -> None:
+    """Raise `Permanent` for the character that PostgreSQL does not keep in text."""
+    if any(NUL in text for text in texts):
+        raise Permanent(f"{what} cannot contain the character NUL", reason="InvalidText")
+
+
+def _finite(number: float, what: str) -> float:
+    """Raise `Permanent` for what is no number or never ends."""
+    if not math.isfinite(number):
+        raise Permanent(f"{what} must be a finite number, not {number}", reason="InvalidNumber")
+    return number
 
 
 def _resources(amounts: Mapping[str, float]) -> Resources:
@@ -73,19 +107,25 @@ def leases_from_wire(leases: Iterable[pb.Lease]) -> tuple[Lease, ...]:
 
 
 def task_from_wire(message: pb.TaskSpec) -> NewTask:
+    """Raises `Permanent` with a sentence."""
+    if message.tags or message.resources:
+        _storable((*message.tags, *message.resources), f"tags and resources of task {message.key!r}")
     return NewTask(
         message.key, message.type, message.payload, tuple(dependency_from_wire(d) for d in message.depends_on),
-        message.timeout_s, message.retries if message.HasField("retries") else None, tuple(message.tags),
+        _finite(message.timeout_s, f"timeout_s of task {message.key!r}"),
+        message.retries if message.HasField("retries") else None, tuple(message.tags),
         _resources(message.resources), message.cache,
     )
 
 
 def progress_from_wire(progress: Iterable[pb.Progress]) -> Iterator[Progress]:
-    return (Progress(Lease(p.lease.task_id, p.lease.attempt), p.fraction, _readable(p.message)) for p in progress)
+    return (Progress(Lease(p.lease.task_id, p.lease.attempt), p.fraction, readable(p.message)) for p in progress)
 
 
 def template_from_wire(message: pb.Template) -> Template:
-    """Its revision is the coordinator's to say."""
+    """Its revision is the coordinator's to say. Raises `Permanent` with a sentence."""
+    texts = (message.namespace, message.name, message.description, *message.required)
+    _storable((*texts, *message.defaults, *message.defaults.values()), "a template's texts")
     return Template(
         message.namespace, message.name, tuple(task_from_wire(t) for t in message.tasks), message.description,
         dict(message.defaults), tuple(message.required),
@@ -109,6 +149,8 @@ def _spec_to_wire(task: NewTask) -> pb.TaskSpec:
 
 
 def reservation_from_wire(message: pb.Reservation) -> Reservation:
+    """Raises `Permanent` with a sentence."""
+    _storable((message.namespace, message.name, message.job_uid, *message.tags), "a reservation's texts")
     return Reservation(
         message.namespace, message.name, message.slots, frozenset(message.tags), message.job_uid, message.until
     )
@@ -125,9 +167,9 @@ def report_from_wire(message: pb.TaskResult) -> Report:
     lease = Lease(message.lease.task_id, message.lease.attempt)
     try:
         return Report(
-            lease, Verdict(message.outcome), _readable(message.reason), _readable(message.message), message.value,
+            lease, Verdict(message.outcome), readable(message.reason), readable(message.message), message.value,
             dict(message.tallies) if message.tallies else NO_TALLIES,
-            tuple(task_from_wire(c) for c in message.children), message.execution_s,
+            tuple(task_from_wire(c) for c in message.children), _finite(message.execution_s, "execution_s"),
         )
     except (Permanent, ValueError) as error:
         return Report(lease, Verdict.PLATFORM_FAULT, "InvalidResult", str(error))
@@ -137,9 +179,9 @@ def job_from_wire(message: pb.SubmitJobRequest) -> Job:
     """Raises `Permanent` with a sentence."""
     if not (message.uid and message.namespace and message.name):
         raise Permanent("SubmitJob needs uid, namespace and name", reason="InvalidJob")
-    if any(NUL in text for text in (message.uid, message.namespace, message.name, message.kind)):
-        raise Permanent("uid, namespace, name and kind cannot contain the character NUL", reason="InvalidJob")
-    if message.retries < 0 or message.task_timeout_s < 0:
+    _storable((message.uid, message.namespace, message.name, message.kind, *message.tags), "uid, names, kind and tags")
+    check_namespace(message.namespace)
+    if message.retries < 0 or _finite(message.task_timeout_s, "task_timeout_s") < 0:
         raise Permanent("retries and task_timeout_s cannot be negative", reason="InvalidJob")
     return Job(
         message.uid, message.namespace, message.name, message.kind, message.priority, message.suspended,
@@ -246,7 +288,7 @@ def _result(picture: JobPicture, total: int) -> bytes:
     done = [t for t in picture.outcomes if t.state == TaskState.DONE]
     if total == 1:
         return done[0].value if done else b""
-    return canonical_json({t.key: json.loads(t.value or b"null") for t in done}) if done else b""
+    return canonical_json({t.key: embedded(t.value) for t in done}) if done else b""
 
 
 def _error(picture: JobPicture) -> str:

@@ -7,6 +7,7 @@ numbers are numbers; names are those of the proto; what has its default value is
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -121,9 +122,9 @@ def _scalar(field: FieldDescriptor, value: Any, place: str) -> Any:
     if field.type in _TEXTS:
         return value if isinstance(value, str) else _refuse(place, "text", value)
     if field.type in _FLOATS:
-        return float(value) if is_number else _refuse(place, "a number", value)
+        return float(value) if is_number and math.isfinite(value) else _refuse(place, "a finite number", value)
     limit = _SPANS[field.type in _SMALL]
-    if not is_number or int(value) != value or not -limit <= value < limit:
+    if not is_number or not math.isfinite(value) or int(value) != value or not -limit <= value < limit:
         raise _wrong(place, "a whole number", value)
     return int(value)
 

@@ -15,9 +15,17 @@ from espalier_coordinator.pools import check_pool
 from espalier_coordinator.standing import ended_status, job_status
 from espalier_coordinator.state import JobEntry
 from espalier_coordinator.views import JobPicture, archived_picture, job_picture, task_pictures
-from espalier_coordinator.wire import job_from_wire, job_to_wire, status_to_wire, task_from_wire, task_to_wire
+from espalier_coordinator.wire import (
+    job_from_wire,
+    job_to_wire,
+    readable,
+    status_to_wire,
+    task_from_wire,
+    task_to_wire,
+)
 from espalier_kit.errors import Permanent
 from espalier_rpc.convert import endpoints_from_wire
+from espalier_rpc.jsonform import embedded
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 WATCH_PAUSE_S = 1.0
@@ -61,7 +69,7 @@ class JobCalls:
             request.uid,
             priority=request.priority if request.HasField("priority") else None,
             suspended=request.suspended if request.HasField("suspended") else None,
-            cancel=request.cancel, cancel_reason=request.cancel_reason,
+            cancel=request.cancel, cancel_reason=readable(request.cancel_reason),
             endpoints=endpoints_from_wire(request.endpoints) if request.HasField("endpoints") else None,
             weight=request.weight if request.HasField("weight") else None,
             max_tasks_per_s=request.max_tasks_per_s if request.HasField("max_tasks_per_s") else None,
@@ -75,7 +83,7 @@ class JobCalls:
         if entry.is_finished:
             return pb.CancelJobResponse(success=False, message=f"job {request.job_id} has already ended")
         await self._host.settle(self._host.engine.update(
-            request.job_id, cancel=True, cancel_reason=request.reason
+            request.job_id, cancel=True, cancel_reason=readable(request.reason)
         ))
         return pb.CancelJobResponse(success=True, message=request.reason or "cancelled")
 
@@ -207,7 +215,7 @@ class JobCalls:
 def check_payloads(tasks: Iterable[NewTask]) -> None:
     """Raise `Permanent` for one that no executor could read."""
     for task in tasks:
-        if task.payload and not task.payload.lstrip().startswith(b"{"):
+        if task.payload and not isinstance(embedded(task.payload), dict):
             raise Permanent(f"task {task.key!r}: the payload must be a JSON object", reason="InvalidTask")
 
 

@@ -9,6 +9,7 @@ from espalier_coordinator.host import Host
 from espalier_coordinator.store import DeadLetter
 from espalier_coordinator.views import letter_picture
 from espalier_coordinator.wire import (
+    check_namespace,
     reservation_from_wire,
     reservation_to_wire,
     task_to_wire,
@@ -78,6 +79,7 @@ class TemplateCalls:
         """Keep a template; another one under the name is its next revision."""
         namespace = request.namespace or caller.namespace or DEFAULT_NAMESPACE
         caller.require_submit(namespace)
+        check_namespace(namespace)
         named = pb.Template()
         named.CopyFrom(request)
         named.namespace = namespace
@@ -119,6 +121,7 @@ class ReservationCalls:
         named.CopyFrom(request)
         named.namespace = request.namespace or caller.namespace or DEFAULT_NAMESPACE
         caller.require_submit(named.namespace)
+        check_namespace(named.namespace)
         if named.job_uid and self._host.engine.job(named.job_uid).job.namespace != named.namespace:
             raise NotFound(f"no job {named.job_uid!r} in namespace {named.namespace}", reason="NotFound")
         reservation = reservation_from_wire(named)

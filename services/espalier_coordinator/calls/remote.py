@@ -99,10 +99,6 @@ class RemoteWorker:
         if self._pump is not None:
             await asyncio.shield(self._pump)
 
-    def stop(self) -> None:
-        """End without a word, as a stream that breaks."""
-        self._outbox.close()
-
     # ------------------------------------------------------------ inside
 
     async def _run(self, when_over: Callable[[RemoteWorker], None]) -> None:
@@ -111,7 +107,7 @@ class RemoteWorker:
                 for message in messages:
                     self._take(message)
         finally:
-            self._why_over = self._why_over or "it was deregistered"
+            self._why_over = self._why_over or "its session has ended"
             self._host.close_session(self._outbox)
             self._arrived.set()
             for future in self._acks.values():

@@ -12,6 +12,7 @@ from espalier_coordinator.messages import Hello, Lease, Report
 from espalier_coordinator.state import TaskEntry
 from espalier_coordinator.wire import (
     assignments_to_wire,
+    check_namespace,
     context_to_wire,
     hello_from_wire,
     leases_from_wire,
@@ -20,6 +21,7 @@ from espalier_coordinator.wire import (
     report_from_wire,
 )
 from espalier_kit.errors import Permanent
+from espalier_rpc.jsonform import embedded
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 MAX_WAIT_S = 30.0
@@ -32,6 +34,8 @@ def introduced(caller: Identity, message: pb.Hello, *, address: str = "") -> Hel
     namespace = None if message.pool else message.namespace or reach
     if not message.pool:
         caller.require_work(namespace)
+        if namespace is not None:
+            check_namespace(namespace)
     return hello_from_wire(message, namespace, address=address)
 
 
@@ -93,11 +97,6 @@ class WorkerCalls:
         await worker.report(report)
         return pb.ReportResultResponse(accepted=not before, reason=before)
 
-    def close(self) -> None:
-        """End every session, as streams that break."""
-        for worker in list(self._workers.values()):
-            worker.stop()
-
     # ------------------------------------------------------------ inside
 
     def _find(self, caller: Identity, worker_id: str) -> RemoteWorker:
@@ -143,8 +142,8 @@ def _report(request: pb.ReportResultRequest) -> Report:
         raise Permanent("a result needs task_id and attempt, as the pull gave them", reason="InvalidResult")
     if not math.isfinite(request.execution_time_ms) or request.execution_time_ms < 0:
         raise Permanent("execution_time_ms must be a number that is not negative", reason="InvalidResult")
-    if request.result and not request.result.lstrip().startswith(b"{"):
-        raise Permanent("result must be a JSON object, such as {\"score\": 1}", reason="InvalidResult")
+    if request.result and not isinstance(embedded(request.result), dict):
+        raise Permanent('result must be a JSON object, such as {"score": 1}', reason="InvalidResult")
     return report_from_wire(pb.TaskResult(
         lease=pb.Lease(task_id=request.task_id, attempt=request.attempt),
         outcome=request.outcome or ("done" if request.success else "platformFault"), reason=request.reason,
