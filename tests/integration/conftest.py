@@ -73,7 +73,8 @@ def pooled(cluster: Cluster, places: Places) -> Cluster:
     """The cluster with our charts and two shared pools: `fixed` has two workers, `elastic` one to four by the HPA."""
     apply(cluster.kubeconfig, [executors()])
     elastic = {"mode": "external-metrics", "min": 1, "max": 4, "targetPerWorker": 4, "scaleDownSeconds": 3}
-    pools = pool_values(fixed={"replicas": 2}, elastic={"autoscaling": elastic})
+    fixed = {"replicas": 2, "drainSeconds": 3, "autoscaling": {"mode": "off"}}
+    pools = pool_values(fixed=fixed, elastic={"autoscaling": elastic})
     install(cluster, places, Terminal(), overrides=pools)
     return cluster
 
