@@ -21,10 +21,12 @@ from espalier_benchmark.fleet import Fleet
 from espalier_benchmark.generate import Generator, Options, Stopwatch
 from espalier_benchmark.items import Item, Items
 from espalier_benchmark.paired import Lane, Share, run_paired
+from espalier_benchmark.precise import precise_clock
 from espalier_benchmark.records import Record, Writer
 from espalier_benchmark.rendezvous import Rendezvous
 from espalier_benchmark.schedule import Pattern, part
 from espalier_benchmark.validity import Health
+from espalier_kit.clock import Clock
 from espalier_kit.digest import canonical_json
 from espalier_kit.execution import Context, ModelEndpoint, Result, Task
 
@@ -110,7 +112,8 @@ async def _send(run: _Run, pattern: Pattern, items: Items, meeting: Rendezvous |
         max_in_flight=_own_limit(load.max_in_flight, run.wanted.number, settings.generators),
     )  # fmt: skip
     async with AsyncExitStack() as stack:
-        lanes = [await _lane(stack, run.context, target) for target in settings.targets]
+        clock = stack.enter_context(precise_clock())
+        lanes = [await _lane(stack, run.context, target, clock) for target in settings.targets]
         if len(lanes) == 2:
             share = Share(run.wanted.number, settings.generators, meeting.start if meeting else None, run.begin)
             return await run_paired(
@@ -126,11 +129,11 @@ async def _send(run: _Run, pattern: Pattern, items: Items, meeting: Rendezvous |
         return (await generator.run(own),)
 
 
-async def _lane(stack: AsyncExitStack, context: Context, target: AskSettings) -> Lane:
+async def _lane(stack: AsyncExitStack, context: Context, target: AskSettings, clock: Clock) -> Lane:
     """Every server is asked once before the start: connections exist then, and what it accepts is known."""
     endpoints = servers(context, target)
     takes = all([await _takes_ignore_eos(endpoint, target) for endpoint in endpoints])
-    watch = Stopwatch(CLOCK)
+    watch = Stopwatch(clock)
     fleet = Fleet(endpoints, watch.now, name=target.name, style=style(target, takes_ignore_eos=takes))
     return Lane(await stack.enter_async_context(fleet), watch)
 

@@ -1,0 +1,185 @@
+"""The benchmark harness measured itself: against a server of known delays, by its lag, by a stall and by a planted
+difference.
+
+What is true is the server's own diary of its sends, so that a busy machine's delays count as the server's, and only
+what the harness adds or loses counts against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bench.delays import running
+from bench.runner import Options, Result, Scenario, machine, repeat
+from espalier_benchmark.client import Client
+from espalier_benchmark.compare import Rules, compare
+from espalier_benchmark.generate import Generator, Stopwatch
+from espalier_benchmark.generate import Options as GeneratorOptions
+from espalier_benchmark.items import synthetic
+from espalier_benchmark.paired import Blocks, Lane, run_paired
+from espalier_benchmark.precise import precise_clock
+from espalier_benchmark.records import Record
+from espalier_benchmark.schedule import Bounds, Concurrency, Constant, Poisson, Schedule, schedule
+from espalier_benchmark.validity import Health
+from espalier_kit.clock import SystemClock
+from espalier_kit.execution import ModelEndpoint
+
+ALLOWED_S, ALLOWED_SHARE = 0.002, 0.02
+"""A percentile may be off by 2 ms and 2 %."""
+LAG_RATE = 500.0
+STALL = (2.0, 4.0)
+PLANTED = 1.05
+BLOCKS = 12
+_TOKENS = 16
+
+
+async def measure(options: Options) -> dict[str, float]:
+    """All figures once."""
+    requests = 300 if options.quick else 1500
+    return {
+        **await _accuracy(requests, options.seed),
+        **await _lag(seconds=2 if options.quick else 8, seed=options.seed),
+        **await _stall(options.seed),
+        **await _planted(8 if options.quick else 24, options.seed),
+    }
+
+
+async def _accuracy(requests: int, seed: int) -> dict[str, float]:
+    """How far p50 and p90 of TTFT, ITL and E2E are from what the server did, as a share of what is allowed."""
+    with running(seed=seed, tokens=_TOKENS) as server:
+        records, _ = await _run(server.url, schedule(Poisson(60.0), Bounds(requests=requests), seed=seed))
+        diary = server.diary()
+    pairs = {
+        "ttft": ([r.ttft_s or 0.0 for r in records], [sent[0] - arrived for arrived, sent in diary]),
+        "itl": ([gap for r in records for gap, _ in r.gaps()], [g for _, sent in diary for g in _gaps(sent)]),
+        "e2e": ([r.service_s for r in records], [sent[-1] - arrived for arrived, sent in diary]),
+    }
+    found = {}
+    for name, (measured, true) in pairs.items():
+        for percent in (50, 90):
+            ours, theirs = _percentile(measured, percent), _percentile(true, percent)
+            found[f"{name}_p{percent}_error"] = (ours - theirs) * 1e3
+            found[f"{name}_p{percent}_used"] = abs(ours - theirs) / (ALLOWED_S + ALLOWED_SHARE * theirs)
+    return {**found, "worst_used": max(value for name, value in found.items() if name.endswith("_used"))}
+
+
+async def _lag(*, seconds: int, seed: int) -> dict[str, float]:
+    """How late requests are sent at 500 a second on one core, each an answer of four tokens."""
+    plan = schedule(Constant(LAG_RATE), Bounds(duration_s=float(seconds)), seed=seed)
+    with running(seed=seed, tokens=4, scale=0.5) as server:
+        await _run(server.url, schedule(Constant(LAG_RATE), Bounds(requests=200), seed=seed))
+        records, health = await _run(server.url, plan)
+    lags = [record.client_lag_s for record in records]
+    return {
+        "lag_p50": _percentile(lags, 50) * 1e3,
+        "lag_p99": _percentile(lags, 99) * 1e3,
+        "generator_cpu": health.cpu_share,
+        "answered": sum(record.is_ok for record in records) / len(records),
+    }
+
+
+async def _stall(seed: int) -> dict[str, float]:
+    """p99 on both clocks where the server stands still for two seconds and 3 requests may be in flight: only they saw
+    it, and they are fewer than one in a hundred; everybody else waited.
+    """
+    plan = schedule(Constant(60.0), Bounds(duration_s=8.0), seed=seed)
+    with running(seed=seed, tokens=_TOKENS, scale=0.1, stall=STALL) as server:
+        records, _ = await _run(server.url, plan, max_in_flight=3)
+    return {
+        "stall_response_p99": _percentile([record.response_s for record in records], 99),
+        "stall_service_p99": _percentile([record.service_s for record in records], 99),
+    }
+
+
+async def _planted(requests: int, seed: int) -> dict[str, float]:
+    """A server 5 % slower in an interleaved run of two real servers."""
+    clock, records = SystemClock(), list[Record]()
+    with running(seed=seed, tokens=_TOKENS) as fast, running(seed=seed, tokens=_TOKENS, scale=PLANTED) as slow:
+        watches = [Stopwatch(clock), Stopwatch(clock)]
+        async with (
+            Client(_endpoint(fast.url, "baseline"), watches[0].now) as baseline,
+            Client(_endpoint(slow.url, "candidate"), watches[1].now) as candidate,
+        ):
+            await run_paired(
+                (Lane(baseline, watches[0]), Lane(candidate, watches[1])),
+                Blocks(Concurrency(4), Bounds(requests=requests), count=BLOCKS, seed=seed),
+                items=synthetic(seed=seed, prompt_tokens=5, output_tokens=_TOKENS),
+                write=records.append,
+                options=GeneratorOptions(),
+            )
+    found = compare(records, baseline="baseline", candidate="candidate", metrics=["e2e"], rules=Rules(margin=0.01))
+    (e2e,) = found.differences
+    return {
+        "planted_delta": 100 * (e2e.delta or 0.0),
+        "planted_low": 100 * (e2e.low or 0.0),
+        "planted_found": float(e2e.verdict == "Regressed"),
+    }
+
+
+async def _run(url: str, plan: Schedule, *, max_in_flight: int | None = None) -> tuple[list[Record], Health]:
+    records: list[Record] = []
+    options = replace(GeneratorOptions(), max_in_flight=max_in_flight)
+    items = synthetic(seed=1, prompt_tokens=5, output_tokens=_TOKENS)
+    with precise_clock() as clock:
+        watch = Stopwatch(clock)
+        async with Client(_endpoint(url, "target"), watch.now) as client:
+            health = await Generator(client, watch, items=items, write=records.append, options=options).run(plan)
+    failed = [record.error for record in records if record.error]
+    if failed:
+        raise RuntimeError(f"{len(failed)} requests failed: {sorted(set(failed))}")
+    return records, health
+
+
+def _endpoint(url: str, name: str) -> ModelEndpoint:
+    return ModelEndpoint("target-0", url, "delays", name=name)
+
+
+def _gaps(sent: Sequence[float]) -> list[float]:
+    return [after - before for before, after in itertools.pairwise(sent)]
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+_UNITS: Mapping[str, str] = {
+    **{f"{name}_p{percent}_error": "ms" for name in ("ttft", "itl", "e2e") for percent in (50, 90)},
+    "worst_used": "of the allowance of 2 ms + 2 %",
+    "lag_p50": "ms at 500 requests/s",
+    "lag_p99": "ms at 500 requests/s",
+    "generator_cpu": "cores",
+    "stall_response_p99": "s",
+    "stall_service_p99": "s",
+    "planted_delta": "%",
+    "planted_low": "%",
+    "planted_found": "of runs",
+}
+
+
+def run(options: Options) -> Result:
+    """Median of the repetitions."""
+    n = 1 if options.quick else 3
+    metrics = repeat(lambda: asyncio.run(measure(options)), warmup=0 if options.quick else 1, n=n, units=_UNITS)
+    return Result(
+        scenario=SCENARIO.name,
+        machine=machine(),
+        seed=options.seed,
+        warmup=0 if options.quick else 1,
+        n=n,
+        metrics=metrics,
+        ratios={
+            "largest error against what is allowed (at most 1)": metrics["worst_used"].median,
+            "lag p99 at 500 requests/s against 1 ms (at most 1)": metrics["lag_p99"].median,
+            "response p99 against service p99 in a stall": (
+                metrics["stall_response_p99"].median / metrics["stall_service_p99"].median
+            ),
+        },
+        note="Errors are of the harness against the server's own diary; the server runs in a process of its own.",
+    )
+
+
+SCENARIO = Scenario("benchmark", "The load generator against a server whose delays are known.", run)
