@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,35 @@ async def test_a_workflow_that_cannot_run_is_told_in_a_sentence(platform, namesp
     assert "in a circle" in await refused(platform, namespace, "circle", "DependencyCycle", tasks=circle)
     lone = [{"name": "a", "type": "analysis", "dependsOn": [{"task": "nobody"}]}]
     assert "nobody" in await refused(platform, namespace, "lone", "UnknownDependency", tasks=lone)
-    named = {"templateRef": {"name": "no-such-template"}}
-    assert "no-such-template" in await refused(platform, namespace, "named", "UnknownTemplate", **named)
+
+
+TEMPLATE = """
+tasks:
+  - {key: ask, type: benchmark, payload: {baseUrl: "{url}", model: timed, iterations: "{times:json}"}}
+  - {key: mean, type: analysis, payload: {field: meanE2eMs}, depends_on: [{key: ask}]}
+required: [url]
+defaults: {times: "2"}
+"""
+
+
+async def test_a_job_from_a_template_waits_until_there_is_one(platform, namespace, tmp_path) -> None:
+    server = TimedServer(spread(3, scale=0.2))
+    async with server.serving() as url:
+        parameters = [{"name": "url", "value": url}, {"name": "times", "value": "5"}]
+        ref = {"name": "measure", "parameters": parameters}
+        assert "'measure'" in await refused(platform, namespace, "from-template", "UnknownTemplate", templateRef=ref)
+        (tmp_path / "measure.yaml").write_text(TEMPLATE)
+        command = [
+            sys.executable, "-m", "espalier_cli", "jobs", "template", "put", "measure", str(tmp_path / "measure.yaml"),
+            "-n", namespace, "--kubeconfig", str(platform.local.kubeconfig),
+        ]  # fmt: skip
+        put = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, told = await put.communicate()
+        assert put.returncode == 0, told.decode()
+        job = await complete(platform, namespace, "from-template")
+    assert job["status"]["tasks"]["done"] == 2
+    assert condition(job, "Accepted")["status"] == "True"
+    assert len(server.diary) == 5
 
 
 async def test_a_generator_that_is_killed_is_replaced_and_every_request_counts_once(platform, namespace) -> None:
