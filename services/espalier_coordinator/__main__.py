@@ -89,17 +89,18 @@ async def run(settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock) 
     async with access_of(settings, clock) as access:
         if not settings.database.get_secret_value():
             with closing(SqliteStore(_database(settings.data))) as file:
-                await _serve(settings, stop, clock, store=file, access=access)
+                await serve(settings, stop, clock, store=file, access=access)
             return
         async with on_postgres(settings, stop, clock) as turn:
             if turn is not None:
-                await _serve(settings, stop, clock, store=turn[0], seat=turn[1], access=access)
+                await serve(settings, stop, clock, store=turn[0], seat=turn[1], access=access)
 
 
-async def _serve(
+async def serve(
     settings: CoordinatorSettings, stop: asyncio.Event, clock: Clock, *, store: TaskStore, access: Access,
     seat: Seat | None = None,
 ) -> None:
+    """Over this store, letting in whom `access` knows, until `stop`."""
     tls = tls_of(settings)
     files = ArtifactFiles(settings.data / "artifacts")
     await asyncio.to_thread(files.open)
