@@ -266,7 +266,8 @@ class Observer:
         down_since = None if ready is None or is_ready else ready.last_transition_time
         return ServerFacts(
             name=server.metadata.name, exists=True, uid=server.metadata.uid, is_ours=is_ours,
-            is_going="deletionTimestamp" in obj["metadata"], ready=is_ready, is_long_down=_long_ago(down_since, now),
+            is_going="deletionTimestamp" in obj["metadata"], ready=is_ready, replicas=server.spec.replicas,
+            is_long_down=_long_ago(down_since, now),
             why_not_ready="" if ready is None or is_ready else ready.message, endpoints=endpoints,
         )
 

@@ -16,9 +16,9 @@ from espalier_api.benchmarktasks import (
 )
 from espalier_api.modelref import ServerRef
 from espalier_kit.execution import Dependency, TaskSpec, When
-from espalier_operator.plan.facts import BenchmarkJobFacts, JudgeFacts
+from espalier_operator.plan.facts import BenchmarkJobFacts
 from espalier_operator.plan.kinds import named_targets
-from espalier_operator.plan.models import endpoints
+from espalier_operator.plan.models import endpoints, is_whole
 from espalier_rpc.views import JobRequest
 
 ADMIT_KEY = "admit"
@@ -31,7 +31,7 @@ def is_measured(job: BenchmarkJob) -> bool:
 
 def may_begin(facts: BenchmarkJobFacts) -> bool:
     """Once every replica of every target is ready: a run never begins against half a server."""
-    return all(_is_whole(judge) for judge in facts.judges)
+    return all(is_whole(judge) for judge in facts.judges)
 
 
 def goes(facts: BenchmarkJobFacts) -> bool:
@@ -61,11 +61,6 @@ def submission(facts: BenchmarkJobFacts) -> JobRequest:
 def _gang(spec: BenchmarkJobSpec) -> int:
     """How many workers must be there before anything runs."""
     return spec.generators.replicas if spec.load is not None else 0
-
-
-def _is_whole(judge: JudgeFacts) -> bool:
-    ready = [e.ready for e in judge.all_endpoints]
-    return bool(ready) and all(ready) and (judge.server is None or judge.server.ready)
 
 
 def _tasks(facts: BenchmarkJobFacts) -> tuple[TaskSpec, ...]:

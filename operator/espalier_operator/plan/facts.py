@@ -74,6 +74,8 @@ class ServerFacts:
     is_ours: bool = False
     is_going: bool = False
     ready: bool = False
+    replicas: int = 1
+    """As many as it wishes."""
     is_long_down: bool = False
     """Down for so long (`observe.LONG_DOWN_S`) that a job need not wait for it."""
     why_not_ready: str = ""

@@ -135,7 +135,7 @@ def _running(life: Life[J], facts: JobFacts[J]) -> Stage:
     view = facts.coordinator.view
     work = running_work(life, facts)
     if view is None or (view.state == "suspended" and not life.goes(facts)):
-        message = status.waits_for(facts)
+        message = status.waits_for(life, facts)
         return Stage("True", "Starting", message, has_workers=True, has_models=True, work=work, recheck_s=RETRY_S)
     reason = "Running" if life.is_admitted(facts, view) else "Admitting"
     return Stage(

@@ -11,7 +11,7 @@ from espalier_operator.plan.ending import Ending
 from espalier_operator.plan.facts import J, Job, JobFacts
 from espalier_operator.plan.kinds import workers_of
 from espalier_operator.plan.life import Life, updated
-from espalier_operator.plan.models import servers_down
+from espalier_operator.plan.models import servers_down, servers_partly
 from espalier_operator.plan.progress import task_counts
 
 AWAY_S = 6.0
@@ -65,9 +65,11 @@ def ended(life: Life[J], facts: JobFacts[J], end: Ending, now: datetime) -> JobS
     })
 
 
-def waits_for(facts: JobFacts[Job]) -> str:
+def waits_for(life: Life[J], facts: JobFacts[J]) -> str:
     """What keeps a placed job from running."""
     view, waiting = facts.coordinator.view, servers_down(facts)
+    if not waiting and not life.may_begin(facts):
+        waiting = servers_partly(facts)
     if waiting:
         return "; ".join(waiting)
     if view is None:

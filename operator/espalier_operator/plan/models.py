@@ -88,6 +88,25 @@ def servers_down(facts: JobFacts[Job]) -> tuple[str, ...]:
     return tuple(_down(judge) for judge in facts.judges if not is_answering(judge))
 
 
+def servers_partly(facts: JobFacts[Job]) -> tuple[str, ...]:
+    """A clause for each role whose servers are not all ready."""
+    return tuple(
+        f"{sum(e.ready for e in judge.all_endpoints)} of {_wished(judge)} servers of {_called(judge.role)} are ready"
+        for judge in facts.judges
+        if not is_whole(judge)
+    )
+
+
+def is_whole(judge: JudgeFacts) -> bool:
+    """Whether every wished server of this role is ready."""
+    ready = [e.ready for e in judge.all_endpoints]
+    return bool(ready) and all(ready) and (judge.server is None or judge.server.ready)
+
+
+def _wished(judge: JudgeFacts) -> int:
+    return max(len(judge.all_endpoints), judge.server.replicas if judge.server is not None else 0)
+
+
 def _down(judge: JudgeFacts) -> str:
     if judge.server is None:
         return f"the endpoint of {_called(judge.role)} does not answer"

@@ -142,7 +142,10 @@ async def test_a_run_waits_for_every_replica_of_its_target() -> None:
     template = {"models": [{"name": "m", "source": "random://tiny"}], "replicas": 2, "placement": "mlx"}
     world.doctor.down = Half()
     uid = await started(world, targets=[{"template": template}])
+    await world.pass_time(10)  # a message alone is told at most every few seconds
     assert uid not in world.coordinator.requests
+    progressing = next(c for c in (await load(world))["status"]["conditions"] if c["type"] == "Progressing")
+    assert (progressing["reason"], progressing["message"]) == ("Starting", "1 of 2 servers of target-0 are ready")
     world.doctor.down = {}
     await world.pass_time(20)
     assert uid in world.coordinator.requests
