@@ -77,14 +77,18 @@ def _programs(places: Places, home: Path, progress: Progress) -> dict[str, Path]
             [go, "build", "-ldflags", "-s -w", "-o", str(built["agnhost"]), AGNHOST_PACKAGE],
         ):
             subprocess.run(line, cwd=module, env=environment, check=True)
-    return built
+    found = subprocess.run(
+        [go, "list", "-f", "{{.Dir}}", AGNHOST_PACKAGE], cwd=module, env=environment, check=True, capture_output=True,
+        text=True,
+    )
+    return {**built, "agnhost's sources": Path(found.stdout.strip())}
 
 
 def _load(cluster: Cluster, home: Path, programs: dict[str, Path]) -> None:
     listed = subprocess.run([programs["e2e.test"], "--list-images"], capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         directory = Path(scratch)
-        images.agnhost_tree(directory / "agnhost", programs["agnhost"])
+        images.agnhost_tree(directory / "agnhost", programs["agnhost"], programs["agnhost's sources"])
         images.busybox_tree(directory / "busybox")
         images.nginx_tree(directory / "nginx")
         images.pause_tree(directory / "pause", cluster.assets["tiny"])

@@ -54,12 +54,14 @@ def names(listed: str, recipe: Recipe) -> list[str]:
     return sorted({line for line in listed.split() if re.search(recipe.pattern, line) and "authenticated" not in line})
 
 
-def agnhost_tree(directory: Path, program: Path) -> None:
-    """The tests' server with the tools that its published image has."""
+def agnhost_tree(directory: Path, program: Path, source: Path) -> None:
+    """The tests' server with the tools and files that its published image has; `source` is its module's directory."""
     _debian(directory, AGNHOST_TOOLS, variant="essential")
     shutil.copy(program, directory / "agnhost")
     (directory / "agnhost-2").symlink_to("agnhost")
     (directory / "uploads").mkdir()
+    for name in ("localhost.crt", "localhost.key"):
+        shutil.copyfile(source / "porter" / name, directory / name)
     with (directory / "etc/passwd").open("a") as passwd, (directory / "etc/group").open("a") as group:
         passwd.write(_USER)
         group.write(_GROUP)
