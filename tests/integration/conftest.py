@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 
+from espalier_api.schema import KINDS
 from espalier_kube import signing
 from espalier_kube.client import Client, connect
 from espalier_kube.cluster import CSR, NAMESPACE
@@ -69,8 +70,10 @@ def cluster(control_plane: Cluster, places: Places) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def pooled(cluster: Cluster, places: Places) -> Cluster:
+def pooled(cluster: Cluster, places: Places, kubectl: Kubectl) -> Cluster:
     """The cluster with our charts and two shared pools: `fixed` has two workers, `elastic` one to four by the HPA."""
+    kinds = [f"crd/{kind.plural}.espalier.dev" for kind in KINDS]
+    kubectl("delete", "--ignore-not-found", *kinds)  # other tests apply them as files, which Helm does not take over
     apply(cluster.kubeconfig, [executors()])
     elastic = {"mode": "external-metrics", "min": 1, "max": 4, "targetPerWorker": 4, "scaleDownSeconds": 3}
     fixed = {"replicas": 2, "drainSeconds": 3, "autoscaling": {"mode": "off"}}
