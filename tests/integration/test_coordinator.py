@@ -159,7 +159,7 @@ async def test_a_job_is_submitted_seen_listed_steered_and_deleted(admin: Coordin
      grpc.StatusCode.INVALID_ARGUMENT, "in a circle"),
     (job("x", pb.TaskSpec(key="a", type="t", depends_on=[pb.Dependency(key="b", when="maybe")])),
      grpc.StatusCode.INVALID_ARGUMENT, "maybe"),
-    (job("x", pb.TaskSpec(key="a", type="t", payload=b"{" + b"x" * 300_000)),
+    (job("x", pb.TaskSpec(key="a", type="t", payload=b'{"x": "' + b"x" * 300_000 + b'"}')),
      grpc.StatusCode.INVALID_ARGUMENT, "artifact"),
 ], ids=["negative retries", "no object", "cycle", "unknown condition", "large payload"])
 async def test_bad_jobs_are_refused_with_a_sentence(

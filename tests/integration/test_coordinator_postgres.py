@@ -196,7 +196,7 @@ async def test_what_no_database_can_hold_is_refused_or_replaced(server: Postgres
                                                 tasks=[pb.TaskSpec(key="a\0", type=TYPE)])):
                 with pytest.raises(grpc.aio.AioRpcError, match="character NUL"):
                     await stub(channel).SubmitJob(request)
-        await submit(process, "job", [pb.TaskSpec(key="a", type=TYPE, payload=b"\0")])
+        await submit(process, "job", [pb.TaskSpec(key="a", type=TYPE, payload=b'{"text": "\\u0000"}')])
         async with process.channel("worker") as channel:
             call = stub(channel).Session()
             await call.write(pb.WorkerMessage(hello=pb.Hello(worker_id="w", capacity=1, types=[TYPE])))
