@@ -70,7 +70,7 @@ def worker_pictures(workers: Iterable[WorkerEntry], now: float, *, timeout_s: fl
 def _picture(worker: WorkerEntry, now: float, timeout_s: float) -> WorkerPicture:
     hello = worker.hello
     owner, _, worker_id = worker.key.partition("/")
-    age = max(0.0, now - worker.heard_at) if worker.heard_at else 0.0
+    age = max(0.0, now - worker.heard_at) if hello else 0.0
     return WorkerPicture(
         worker_id, (hello.namespace or "") if hello else owner.lstrip("*"), _status(worker, age, timeout_s),
         worker.capacity, len(worker.leases), tuple(sorted(worker.profile.tags)), tuple(sorted(worker.profile.types)),
