@@ -14,7 +14,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/contracts.md").rea
 SECTION = PAGE.split("## Settings")[1].split("\n## ")[0]
 ROWS = re.findall(r"^\| (\w+) \| (.*) \|$", SECTION, flags=re.M)
 LISTED = {word: set(re.findall(r"`([A-Z_]+)`", row)) for word, row in ROWS}
-BY_VARIABLE = ("operator", "coordinator", "worker", "mlx")
+BY_VARIABLE = ("operator", "coordinator", "worker", "mlx", "sandbox")
 
 
 def settings(word: str) -> type[Settings]:
