@@ -138,7 +138,10 @@ def _model(name: str, shape: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Iterable[tuple[str, str, str]]) -> str:
-    cells = "".join(f"<tr><td><code>{escape(n)}</code><td>{escape(place)}<td>{kind}" for n, place, kind in rows)
+    cells = "".join(
+        f"<tr><td>{f'<code>{escape(name)}</code>' if name else ''}<td>{escape(place)}<td>{kind}"
+        for name, place, kind in rows
+    )
     return f"<table>{cells}</table>"
 
 

@@ -37,7 +37,7 @@ class FleetCalls:
         self._timeout_s = timeout_s
 
     async def list_workers(self, caller: Identity, request: pb.ListWorkersRequest) -> pb.ListWorkersResponse:
-        """Those of the caller's namespaces that pass every filter."""
+        """The workers of the caller's namespaces that pass every filter."""
         if request.namespace:
             caller.require_namespace(request.namespace)
         if request.status_filter and request.status_filter not in STATUSES:

@@ -52,7 +52,7 @@ class JobCalls:
         self._archive = Archive(host)
 
     async def submit(self, caller: Identity, request: pb.SubmitJobRequest) -> pb.JobView:
-        """Idempotent by uid; without one a new job every time."""
+        """Submit a job; idempotent by uid, and without one a new job every time."""
         filled = self._filled(caller, request)
         caller.require_submit(filled.namespace)
         check_pool(filled.pool, self._pools)
@@ -104,7 +104,7 @@ class JobCalls:
         return status_to_wire(job_status(entry), self._picture(entry))
 
     async def list_jobs(self, caller: Identity, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
-        """Those that the caller may see and that pass every filter."""
+        """The jobs that the caller may see and that pass every filter."""
         if request.namespace:
             caller.require_namespace(request.namespace)
         if request.status_filter and request.status_filter not in STATUSES:

@@ -94,7 +94,7 @@ class TemplateCalls:
         return template_to_wire(self._host.engine.template(request.namespace, request.name))
 
     async def list_templates(self, caller: Identity, request: pb.ListTemplatesRequest) -> pb.ListTemplatesResponse:
-        """Those of a namespace, or of all that the caller may see."""
+        """The templates of a namespace, or of all that the caller may see."""
         if request.namespace:
             caller.require_namespace(request.namespace)
         return pb.ListTemplatesResponse(templates=[
@@ -137,7 +137,7 @@ class ReservationCalls:
     async def list_reservations(
         self, caller: Identity, request: pb.ListReservationsRequest
     ) -> pb.ListReservationsResponse:
-        """Those of a namespace, or of all that the caller may see."""
+        """The reservations of a namespace, or of all that the caller may see."""
         if request.namespace:
             caller.require_namespace(request.namespace)
         return pb.ListReservationsResponse(reservations=[

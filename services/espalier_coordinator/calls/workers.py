@@ -48,7 +48,7 @@ class WorkerCalls:
         self._workers: dict[str, RemoteWorker] = {}
 
     async def register(self, caller: Identity, request: pb.RegisterWorkerRequest) -> pb.RegisterWorkerResponse:
-        """Known from now on. Registering again under the same id keeps what `in_flight` names and frees the rest."""
+        """Register a worker. Registering again under the same id keeps what `in_flight` names and frees the rest."""
         hello = introduced(caller, pb.Hello(
             worker_id=request.worker_id or str(uuid.uuid4()), capacity=request.capacity, tags=request.tags,
             types=request.types, job_uid=request.job_uid, pool=request.pool, namespace=request.namespace,
@@ -90,7 +90,7 @@ class WorkerCalls:
         )
 
     async def report(self, caller: Identity, request: pb.ReportResultRequest) -> pb.ReportResultResponse:
-        """An attempt's end. Not accepted: not leased to this worker, or another result was first."""
+        """Report an attempt's end. Not accepted: not leased to this worker, or another result was first."""
         worker = self._find(caller, request.worker_id)
         report = _report(request)
         before = self._refusal(worker, report.lease)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from espalier_coordinator.health import Facts, Health, problems
 from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
 from espalier_coordinator.model import Job, NewTask
+from espalier_coordinator.openapi import document
 from espalier_coordinator.store.memory import MemoryStore
 from espalier_coordinator.web import app
 from espalier_kit.clock import SystemClock
@@ -94,3 +96,15 @@ async def test_somebody_elses_jobs_are_not_listed(http: httpx.AsyncClient) -> No
 def test_health_is_progress(facts: Facts, words: str | None) -> None:
     found = problems(facts)
     assert (not found) if words is None else words in found[0]
+
+
+def test_every_reference_in_the_document_leads_somewhere() -> None:
+    told = document()
+    referenced = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(told)))
+    assert referenced <= set(told["components"]["schemas"])
+    assert {"SubmitJobRequest", "JobView", "TaskSpec", "Problem"} <= referenced
+    for path, operations in told["paths"].items():
+        for operation in operations.values():
+            named = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+            assert named == set(re.findall(r"\{(\w+)\}", path))
+            assert operation["summary"]
