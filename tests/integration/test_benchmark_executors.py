@@ -15,6 +15,7 @@ import pytest
 from espalier_api.benchmarkload import Limits, Load, Slo
 from espalier_api.benchmarktasks import AccuracySettings, DatasetSettings, PackSettings
 from espalier_benchmark.executors import freeform
+from espalier_benchmark.local import LocalRun
 from espalier_benchmark.packs import bfcl
 from espalier_kit.execution import EvaluatorFault, ModelEndpoint
 from tests.support.benchmarks import QUIET, Bench, endpoint, price, said, settings, target, texts
@@ -70,6 +71,18 @@ async def test_a_job_from_admission_to_report(bench: Bench) -> None:
     aggregate = shape["results"]["request_performance"]["aggregate"]
     assert (shape["version"], aggregate["requests"]["total"], aggregate["requests"]["failures"]) == ("0.2", 40, 0)
     assert aggregate["latency"]["time_to_first_token"]["units"] == "s"
+
+
+async def test_a_generator_tells_how_far_it_is(bench: Bench) -> None:
+    told: list[tuple[str, float, str]] = []
+    server = TimedServer(FAST)
+    async with server.serving() as url:
+        run = LocalRun(bench.store, (endpoint(url),), "u", told=lambda *each: told.append(each))
+        await run.run(settings(load=Load(pattern="constant", rate=15, requests=30)))
+    fractions = [fraction for key, fraction, _ in told if key == "generate/0"]
+    assert fractions == sorted(fractions)
+    assert 0.2 < fractions[-1] <= 1
+    assert all("answered" in said for key, _, said in told if key == "generate/0")
 
 
 BLOCKS = Load(pattern="concurrency", concurrency=2, requests=4, blocks=8)

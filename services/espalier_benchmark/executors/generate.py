@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from espalier_api.benchmarktasks import TALLY_REQUESTS, AskSettings, GenerateTask, GenerateValue
+from espalier_api.benchmarktasks import TALLY_REQUESTS, AskSettings, BenchmarkSettings, GenerateTask, GenerateValue
 from espalier_benchmark import plan
 from espalier_benchmark.asking import Asker, Refused
 from espalier_benchmark.budget import Budget, share_of
@@ -31,7 +32,7 @@ from espalier_kit.digest import canonical_json
 from espalier_kit.execution import Context, ModelEndpoint, Result, Task
 
 _PROBE = Item((("user", "Say hello."),), 1, ignore_eos=True)
-_PROGRESS_EVERY = 50
+_PROGRESS_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -43,12 +44,21 @@ class _Run:
     budget: Budget
     writer: Writer
     expected: int
+    """Requests that this generator will send, warm-up and both targets included; 0 where only time ends the run."""
     requests: int = 0
     succeeded: int = 0
     output_tokens: float = 0.0
     stopped: str = ""
     _prices: Mapping[str, AskSettings] = field(default_factory=dict)
     _current: Generator | None = None
+
+    async def tell(self) -> None:
+        """How far it is, until cancelled."""
+        while True:
+            await CLOCK.sleep(_PROGRESS_EVERY_S)
+            fraction = min(1.0, self.requests / self.expected) if self.expected else 0.0
+            said = f"generator {self.wanted.number}: {self.requests} requests, {self.succeeded} answered"
+            await self.context.progress(fraction, said)
 
     def begin(self, generator: Generator) -> None:
         """This generator sends now."""
@@ -85,11 +95,16 @@ async def generate(task: Task, context: Context) -> Result:
         path = Path(folder) / "records.jsonl"
         with path.open("w", encoding="utf-8") as file:
             run = _Run(
-                wanted, context, share_of(settings.limits, 1 / settings.generators), Writer(file), expected=0,
+                wanted, context, share_of(settings.limits, 1 / settings.generators), Writer(file),
+                expected=await _expected(settings, pattern),
                 _prices={target.name: target for target in settings.targets},
             )  # fmt: skip
             meeting = _rendezvous(task, wanted, context)
-            healths = await _send(run, pattern, items, meeting)
+            telling = asyncio.create_task(run.tell())
+            try:
+                healths = await _send(run, pattern, items, meeting)
+            finally:
+                telling.cancel()
         records = await context.artifacts.put(path.read_bytes())
     health = {
         "healths": [asdict(each) for each in healths],
@@ -127,6 +142,16 @@ async def _send(run: _Run, pattern: Pattern, items: Items, meeting: Rendezvous |
         )
         run.begin(generator)
         return (await generator.run(own),)
+
+
+async def _expected(settings: BenchmarkSettings, pattern: Pattern) -> int:
+    """This generator's share, about: of two targets each is asked the same in every block, and once to warm up."""
+    assert settings.load is not None
+    whole = await schedule_of(settings, pattern)
+    requests = len(whole.arrivals) or whole.bounds.requests or 0
+    if len(settings.targets) == 2:
+        requests *= 2 * (plan.blocks(settings.load, pattern).count + 1)
+    return requests // settings.generators
 
 
 async def _lane(stack: AsyncExitStack, context: Context, target: AskSettings, clock: Clock) -> Lane:
