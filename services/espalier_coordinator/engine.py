@@ -88,7 +88,7 @@ class Engine(Steering):
         self._reconcile(worker, hello.in_flight)
         self._resolve_doubt()
         entry = self.jobs.get(hello.job_uid)
-        if entry and entry.is_finished:
+        if hello.job_uid in self.archived or (entry and entry.is_finished):
             self._drain(hello.job_uid, "the job has ended")
         self._mark_workers_changed(worker.profile)
         return self._flush()

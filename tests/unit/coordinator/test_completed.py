@@ -133,6 +133,12 @@ def test_after_their_time_they_are_forgotten() -> None:
     assert (world.store.load().jobs, world.store.archived(None)) == ((), ())
 
 
+def test_a_dedicated_worker_that_comes_after_the_end_is_dismissed() -> None:
+    world = completed_world()
+    assert world.worker("late", job_uid="j0").is_drained
+    assert world.worker("later", job_uid="j4").is_drained
+
+
 def test_dead_letters_of_archived_jobs_are_found() -> None:
     world = completed_world()
     letters = world.store.dead_letters("ns")
