@@ -119,16 +119,19 @@ class Recorder(threading.Thread):
         self._pods: dict[str, End] = {}
         self._stopped = threading.Event()
         self._failure: Exception | None = None
+        self._policies: tuple[Policy, ...] = ()
         self._before = {step for name in self._linux for step in (*self._tracked(name), *self._dropped(name))}
         self._steps = set(self._before)
         self._addresses = {name: self._own_addresses(name) for name in self._linux}
         self._bridges = frozenset().union(*self._addresses.values())
 
     def run(self) -> None:
-        """Until `finish`; a failure is raised there."""
+        """Until `finish`, in a thread of its own as the API's reader has an event loop; a failure is raised there."""
         try:
             while not self._stopped.wait(PERIOD_S):
                 self.look()
+            self.look()
+            self._policies = tuple(parse(policy) for policy in list_all(self._cluster.kubeconfig, NETWORK_POLICY))
         except Exception as error:  # handed to who waits
             self._failure = error
 
@@ -139,15 +142,13 @@ class Recorder(threading.Thread):
         self._steps |= {step for name in self._linux for step in self._tracked(name)}
 
     def finish(self) -> Seen:
-        """Look a last time; what was seen."""
+        """What was seen, up to now."""
         self._stopped.set()
         self.join()
         if self._failure is not None:
             raise self._failure
-        self.look()
         dropped = {step for name in self._linux for step in self._dropped(name)} - self._before
-        policies = tuple(parse(policy) for policy in list_all(self._cluster.kubeconfig, NETWORK_POLICY))
-        return Seen(tuple(self._flows()), frozenset(dropped), policies, self._cables)
+        return Seen(tuple(self._flows()), frozenset(dropped), self._policies, self._cables)
 
     def _flows(self) -> Iterator[tuple[End, End, str, int]]:
         """Those with a pod at an end. Some from before the recording are of pods that are gone: nobody knows them."""
