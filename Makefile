@@ -9,7 +9,6 @@ PY := $(VENV)/bin/python
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 STAMP := $(VENV)/.installed
 PYTEST := $(PY) -m pytest
-CONTAINERS := tests/integration/test_containers.py
 NAME ?= coordinator
 NODES ?= process
 # Read in place, never imported: their own dependencies are not needed (pyproject.toml says more).
@@ -63,10 +62,10 @@ charts: dev  ## Lint, render and install the Helm charts
 	$(PYTEST) tests/charts
 
 integration: dev  ## On a real control plane, which the tests start (and build the first time)
-	$(PYTEST) tests/integration --ignore=$(CONTAINERS)
+	$(PYTEST) tests/integration
 
 containers: dev  ## On real Linux nodes (Linux, root); a machine that cannot is told so, and fails in CI
-	@if why=$$($(PY) -m espalier_local.machine); then $(PYTEST) $(CONTAINERS); \
+	@if why=$$($(PY) -m espalier_local.machine); then $(PYTEST) tests/containers; \
 	elif [ -n "$$CI" ]; then echo "$$why" >&2; exit 1; \
 	else echo "NOT TESTED: $$why" >&2; fi
 

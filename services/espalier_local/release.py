@@ -41,8 +41,9 @@ refuse to go on; without the record it adopts what is there."""
 def install(
     cluster: Cluster, places: Places, progress: Progress, *, job_namespaces: Sequence[str] = JOB_NAMESPACES,
     overrides: Mapping[str, Any] | None = None,
-) -> None:
-    """Install or upgrade both charts and wait until their pods are ready; may be repeated.
+) -> Built | None:
+    """Install or upgrade both charts and wait until their pods are ready; may be repeated. Container nodes are given
+    the images of this checkout, which are returned.
 
     `overrides` are whole sections of the chart's values that replace the computed ones.
     Raises `Permanent` with helm's words and what the pods wait for.
@@ -51,12 +52,13 @@ def install(
         if cluster.cables is None:
             computed = values(cluster.address_range, job_namespaces)
             _install(cluster, places, progress, {**computed, **(overrides or {})}, (LOCAL_VALUES,))
-            return
+            return None
         built = building.ensure(places, progress)
         computed = container_values(cluster.cables, job_namespaces, built)
         linux = [host for host in cluster.hosts if isinstance(host, LinuxHost)]
         with _loaded(linux, built, progress):
             _install(cluster, places, progress, {**computed, **(overrides or {})}, (LOCAL_VALUES, CONTAINER_VALUES))
+        return built
 
 
 @contextmanager

@@ -1,18 +1,12 @@
-"""Hosts on cables: a real kubelet beside two Macs, the plug pulled and put back, and nothing left at the end."""
+"""Hosts on cables: a real kubelet beside two Macs, the plug pulled and put back."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -20,118 +14,14 @@ from espalier_cli.local import app
 from espalier_kit.errors import Misconfigured
 from espalier_kube.cluster import NODE
 from espalier_local import api, cables, remains
-from espalier_local.api import clean_environment, list_all, ready_nodes
-from espalier_local.cluster import Cluster, down, status, up
+from espalier_local.api import clean_environment, list_all
+from espalier_local.cluster import Cluster, status, up
 from espalier_local.hosts import container_profiles
-from espalier_local.images import TINY_IMAGE
-from espalier_local.layout import MARKER
 from espalier_local.places import Places
-from espalier_local.progress import Silent, Terminal
+from espalier_local.progress import Silent
+from tests.support.machines import eventually, kubectl, pod, ready
 
 pytestmark = pytest.mark.cluster
-NOTICED_S = 40.0
-"""A node is called lost after 12 s without a Lease; the rest is for a busy machine."""
-
-
-@dataclass(frozen=True)
-class Traces:
-    """What a cluster makes in the kernel, of the whole machine."""
-
-    processes: frozenset[tuple[int, str]]
-    namespaces: tuple[str, ...]
-    devices: tuple[str, ...]
-    routes: str
-    mounts: tuple[str, ...]
-    cgroups: tuple[str, ...]
-    settings: tuple[str, ...]
-
-
-def traces(name: str) -> Traces:
-    """Now. Other tests run beside this one, so of processes and mounts only those that name the cluster count."""
-    groups = [g for root in remains.all_cgroup_roots(remains.PROC_MOUNTS.read_text()) for g in root.glob("esp*")]
-    return Traces(
-        processes=frozenset((p.pid, p.name()) for p in psutil.process_iter() if _is_of(p, name)),
-        namespaces=tuple(cables.namespaces_now()),
-        devices=tuple(cables.devices_now()),
-        routes=subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout,
-        mounts=tuple(line for line in remains.PROC_MOUNTS.read_text().splitlines() if name in line),
-        cgroups=tuple(sorted(map(str, groups))),
-        settings=tuple(Path(f"/proc/sys/{s}").read_text() for s in ("vm/overcommit_memory", "kernel/panic")),
-    )
-
-
-def _is_of(process: psutil.Process, name: str) -> bool:
-    try:
-        return name in process.environ().get(MARKER, "") or any(f"clusters/{name}" in w for w in process.cmdline())
-    except (psutil.Error, OSError):
-        return False
-
-
-@pytest.fixture(scope="module")
-def name(places: Places) -> Iterator[str]:
-    """The cluster's name; whatever a test leaves is taken down."""
-    chosen = f"run-{os.getpid()}-{secrets.token_hex(2)}"
-    yield chosen
-    down(chosen, places, Silent())
-
-
-@pytest.fixture(scope="module")
-def before(name: str) -> Traces:
-    """The machine without the cluster."""
-    return traces(name)
-
-
-@pytest.fixture(scope="module")
-def lab(before: Traces, name: str, places: Places) -> Cluster:
-    """One Linux host and two Macs."""
-    assert not before.processes
-    return up(name, places, Terminal(), profiles=container_profiles(1), kind="container")
-
-
-def kubectl(lab: Cluster, *arguments: str) -> str:
-    """What the cluster's own kubectl prints."""
-    command = [str(lab.assets["kubectl"]), f"--kubeconfig={lab.kubeconfig}", *arguments]
-    environment = clean_environment(os.environ)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-    return done.stdout
-
-
-def pod(name: str, *arguments: str, labels: Mapping[str, str] | None = None) -> dict[str, object]:
-    """A pod of our own image on the Linux host, as Pod Security restricted wants it."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": dict(labels or {})},
-        "spec": {
-            "nodeSelector": {"kubernetes.io/hostname": "linux-1"},
-            "terminationGracePeriodSeconds": 1,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "main",
-                    "image": TINY_IMAGE,
-                    "imagePullPolicy": "Never",
-                    "args": list(arguments),
-                    "resources": {"limits": {"memory": "64Mi", "cpu": "200m"}},
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                }
-            ],
-        },
-    }
-
-
-def eventually(look: Callable[[], bool], what: str, timeout_s: float = NOTICED_S) -> None:
-    """Wait for a condition with a deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not look():
-        assert time.monotonic() < deadline, f"not {what} after {timeout_s} s"
-        time.sleep(0.1)
-
-
-def ready(lab: Cluster) -> frozenset[str]:
-    """The nodes that are Ready."""
-    return ready_nodes(list_all(lab.kubeconfig, NODE))
 
 
 def test_one_containerd_node_and_two_macs(lab: Cluster) -> None:
@@ -277,13 +167,3 @@ def test_a_second_up_finds_the_same_processes(lab: Cluster, places: Places) -> N
     assert {process.name: process.pid for process in status(lab.name, places).processes} == first
     with pytest.raises(Misconfigured, match="has container nodes: say --nodes container"):
         up(lab.name, places, Silent())
-
-
-def test_down_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> None:
-    during = traces(lab.name)
-    assert during.processes
-    assert during.namespaces != before.namespaces
-    assert during.mounts
-    assert during.cgroups
-    assert down(lab.name, places, Silent())
-    assert traces(lab.name) == before

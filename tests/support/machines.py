@@ -1,0 +1,123 @@
+"""Container nodes as the tests of their lane see them: what they make in the kernel, pods on them, waiting."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from espalier_kube.cluster import NODE
+from espalier_local import cables, remains
+from espalier_local.addresses import SWITCH
+from espalier_local.api import clean_environment, list_all, ready_nodes
+from espalier_local.cluster import Cluster
+from espalier_local.images import TINY_IMAGE
+from espalier_local.layout import MARKER
+
+NOTICED_S = 40.0
+"""A node is called lost after 12 s without a Lease; the rest is for a busy machine."""
+_OF_A_CLUSTER = re.compile(rf"\b{SWITCH}\d+")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What clusters make in the kernel, of the whole machine."""
+
+    processes: frozenset[tuple[int, str]]
+    namespaces: tuple[str, ...]
+    devices: tuple[str, ...]
+    routes: tuple[str, ...]
+    mounts: tuple[str, ...]
+    cgroups: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+def traces(name: str, switch: str = "") -> Traces:
+    """Now. Other clusters may run beside this one: what names another's switch is left out, and of processes and
+    mounts only those that name this cluster count."""
+    groups = [g for root in remains.all_cgroup_roots(remains.PROC_MOUNTS.read_text()) for g in root.glob(f"{SWITCH}*")]
+    routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
+    return Traces(
+        processes=frozenset((p.pid, p.name()) for p in psutil.process_iter() if _is_of(p, name)),
+        namespaces=_not_of_others(cables.namespaces_now(), switch),
+        devices=_not_of_others(cables.devices_now(), switch),
+        routes=_not_of_others(routes.splitlines(), switch),
+        mounts=tuple(line for line in remains.PROC_MOUNTS.read_text().splitlines() if name in line),
+        cgroups=_not_of_others(sorted(map(str, groups)), switch),
+        settings=tuple(Path(f"/proc/sys/{s}").read_text() for s in ("vm/overcommit_memory", "kernel/panic")),
+    )
+
+
+def _not_of_others(lines: Iterable[str], switch: str) -> tuple[str, ...]:
+    return tuple(line for line in lines if {switch}.issuperset(_OF_A_CLUSTER.findall(line)))
+
+
+def _is_of(process: psutil.Process, name: str) -> bool:
+    try:
+        return name in process.environ().get(MARKER, "") or any(f"clusters/{name}" in w for w in process.cmdline())
+    except (psutil.Error, OSError):
+        return False
+
+
+def kubectl(lab: Cluster, *arguments: str, stdin: str | None = None) -> str:
+    """What the cluster's own kubectl prints; a failure carries its words."""
+    done = tried(lab, *arguments, stdin=stdin)
+    assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def tried(lab: Cluster, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The same, whatever comes of it."""
+    command = [str(lab.assets["kubectl"]), f"--kubeconfig={lab.kubeconfig}", *arguments]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, check=False, timeout=120,
+        env=clean_environment(os.environ),
+    )  # fmt: skip
+
+
+def pod(
+    name: str, *arguments: str, labels: Mapping[str, str] | None = None, image: str = TINY_IMAGE,
+    memory: str = "64Mi", security: Mapping[str, object] | None = None, command: tuple[str, ...] = (),
+) -> dict[str, object]:
+    """A pod of one of our own images on the Linux host, as Pod Security restricted wants it."""
+    main = {
+        "name": "main",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "args": list(arguments),
+        "resources": {"requests": {"memory": memory, "cpu": "50m"}, "limits": {"memory": memory, "cpu": "1"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, **(security or {})},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": dict(labels or {})},
+        "spec": {
+            "nodeSelector": {"kubernetes.io/hostname": "linux-1"},
+            "restartPolicy": "Never" if command else "Always",
+            "terminationGracePeriodSeconds": 1,
+            "enableServiceLinks": False,
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{**main, "command": list(command)} if command else main],
+        },
+    }
+
+
+def eventually(look: Callable[[], bool], what: str, timeout_s: float = NOTICED_S) -> None:
+    """Wait for a condition with a deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not look():
+        assert time.monotonic() < deadline, f"not {what} after {timeout_s} s"
+        time.sleep(0.1)
+
+
+def ready(lab: Cluster) -> frozenset[str]:
+    """The nodes that are Ready."""
+    return ready_nodes(list_all(lab.kubeconfig, NODE))
