@@ -22,7 +22,7 @@ from tests.integration.conftest import Kubectl
 from tests.support import classroom
 from tests.support.jobs import grading_job
 from tests.support.platform import Platform
-from tests.support.pools import SYSTEM, coordinator_as, open_diary, request, until_ended, until_replicas
+from tests.support.pools import SYSTEM, coordinator_of, open_diary, request, until_ended, until_replicas
 from tests.support.waiting import has, until
 
 
@@ -32,7 +32,7 @@ async def test_a_pools_workers_run_a_job_of_another_namespace_with_its_artifacts
     async with artifacts_of(client, Where(pooled.kubeconfig, namespace)) as store:
         digest = await store.put(b"given by the course")
         task = TaskSpec(key="copy", type="probe.store", payload={"sha256": digest})
-        async with coordinator_as(client, "espalier-operator") as coordinator:
+        async with coordinator_of(client, pooled) as coordinator:
             await coordinator.submit(request("copy", [task], pool="fixed", namespace=namespace))
             view = await until_ended(coordinator, "copy", timeout_s=30)
             await coordinator.delete("copy")
@@ -67,7 +67,7 @@ async def test_a_class_is_graded_by_a_pools_workers(
 async def test_an_unknown_pool_is_refused_with_the_pools_there_are(
     pooled: Cluster, client: Client, namespace: str
 ) -> None:
-    async with coordinator_as(client, "espalier-operator") as coordinator:
+    async with coordinator_of(client, pooled) as coordinator:
         with pytest.raises(Permanent, match=r"no worker pool 'nobody': the pools are elastic, fixed"):
             await coordinator.submit(request("lost", [], pool="nobody"))
     async with artifacts_of(client, Where(pooled.kubeconfig, namespace)) as store:
@@ -122,7 +122,7 @@ async def test_a_pools_account_touches_artifacts_only_while_its_pool_has_work_th
     pooled: Cluster, client: Client, namespace: str
 ) -> None:
     async with (
-        open_diary() as diary, coordinator_as(client, "espalier-operator") as coordinator,
+        open_diary() as diary, coordinator_of(client, pooled) as coordinator,
         artifacts_as(client, "espalier-pool-fixed", namespace) as mine,
         artifacts_as(client, "espalier-pool-elastic", namespace) as others,
     ):  # fmt: skip
@@ -147,7 +147,7 @@ async def test_kubectl_scale_takes_a_worker_away_without_losing_what_it_runs(
     alone begins again, and costs a job that allows no retries nothing.
     """
     await until_replicas(client, "fixed", 2, timeout_s=30, is_ready=True)
-    async with open_diary() as diary, coordinator_as(client, "espalier-operator") as coordinator:
+    async with open_diary() as diary, coordinator_of(client, pooled) as coordinator:
         tasks = [diary.task(f"long-{n}", 6.0) for n in range(2)] + [diary.task(f"short-{n}", 1.5) for n in range(6)]
         await coordinator.submit(request("scaled", tasks, pool="fixed"))
         await diary.until(lambda: len(diary.keys("begin")) == 4, "four tasks run")

@@ -17,7 +17,7 @@ from tests.integration.conftest import Kubectl
 from tests.support.charts import CHART
 from tests.support.pools import (
     SYSTEM,
-    coordinator_as,
+    coordinator_of,
     open_diary,
     request,
     until_ended,
@@ -52,13 +52,14 @@ def pending(kubectl: Kubectl, selector: str) -> dict[str, str]:
 
 
 async def test_load_brings_workers_up_to_the_bound_and_its_end_takes_them_away_with_nothing_lost_or_doubled(
-    available: None, client: Client, kubectl: Kubectl, diary: Told, record_property: Callable[[str, object], None]
+    pooled: Cluster, available: None, client: Client, kubectl: Kubectl, diary: Told,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """When the short tasks are done the long ones still run: workers that are taken away then drain."""
     await until_replicas(client, "elastic", 1, timeout_s=30, is_ready=True)
     tasks = [diary.task(f"short-{n:02}", 0.6) for n in range(SHORT)]
     tasks += [diary.task(f"long-{n}", 9.0) for n in range(LONG)]
-    async with coordinator_as(client, "espalier-operator") as coordinator:
+    async with coordinator_of(client, pooled) as coordinator:
         started = time.monotonic()
         await coordinator.submit(request("load", tasks, pool="elastic"))
         assert pending(kubectl, "pool%3Delastic") == {"elastic": str(SHORT + LONG)}

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from espalier_api.names import COORDINATOR_AUDIENCE
+from espalier_cli.forwarding import reachable
 from espalier_kit.execution import TaskSpec
 from espalier_kube.client import Client
 from espalier_kube.cluster import CONFIG_MAP, DEPLOYMENT, Object
 from espalier_kube.objects import config_map, metadata
 from espalier_kube.watch import follow
+from espalier_local.cluster import Cluster
 from espalier_rpc.client import CoordinatorClient, channel
 from espalier_rpc.views import JobRequest, JobView
 
@@ -38,12 +40,19 @@ async def sleep(task, context):
     await tell(task, "end")
     return Result(value={"key": task.key})
 
+async def nap(task, context):
+    """The same without a word, where nobody outside can be told."""
+    await asyncio.sleep(task.payload["seconds"])
+    return Result(value={"key": task.key})
+
 async def store(task, context):
     """Reads an artifact of the job's namespace and stores another."""
     text = (await context.artifacts.get(task.payload["sha256"])).decode()
     return Result(value={"text": text, "sha256": await context.artifacts.put(text.upper().encode())})
 '''
-_ENTRY_POINTS = "[espalier.executors]\nprobe.sleep = probe_executors:sleep\nprobe.store = probe_executors:store\n"
+_ENTRY_POINTS = "[espalier.executors]\n" + "".join(
+    f"probe.{name} = probe_executors:{name}\n" for name in ("sleep", "nap", "store")
+)
 
 
 def executors() -> Object:
@@ -115,16 +124,18 @@ async def open_diary() -> AsyncIterator[Diary]:
 
 
 @asynccontextmanager
-async def coordinator_as(client: Client, account: str, namespace: str = SYSTEM) -> AsyncIterator[CoordinatorClient]:
-    """The coordinator as that service account sees it."""
+async def coordinator_of(client: Client, local: Cluster) -> AsyncIterator[CoordinatorClient]:
+    """The coordinator as the operator's account sees it, from outside the cluster."""
     found = (await client.get(CONFIG_MAP, "espalier-coordinator", SYSTEM))["data"]
-    token, _ = await client.create_token(account, namespace, audience=COORDINATOR_AUDIENCE, expiration_s=3600)
-    wire = channel(found["grpc"], ca_pem=found["ca.crt"], server_name=found["name"], token=lambda: token)
-    made = CoordinatorClient(wire)
-    try:
-        yield made
-    finally:
-        await made.close()
+    token, _ = await client.create_token("espalier-operator", SYSTEM, audience=COORDINATOR_AUDIENCE, expiration_s=3600)
+    async with reachable(f"https://{found['grpc']}", local.kubeconfig) as url:
+        address = url.removeprefix("https://")
+        wire = channel(address, ca_pem=found["ca.crt"], server_name=found["name"], token=lambda: token)
+        made = CoordinatorClient(wire)
+        try:
+            yield made
+        finally:
+            await made.close()
 
 
 def request(uid: str, tasks: list[TaskSpec], *, pool: str, namespace: str = "default") -> JobRequest:
