@@ -148,6 +148,19 @@ def test_a_worker_is_told_to_leave(espalier: Shell) -> None:
     assert "total_capacity" in espalier("workers", "stats")
 
 
+def test_capacity_is_held_back_and_given_free(espalier: Shell, tmp_path: Path) -> None:
+    espalier("jobs", "submit", job_file(tmp_path, "urgent", "urgent"))
+    assert "nothing is held back" in espalier("workers", "reservations")
+    espalier("workers", "reserve", "tonight", "--slots", "3", "--minutes", "90", "--job", "urgent")
+    espalier("workers", "reserve", "gpus", "--slots", "1", "--minutes", "5", "--tag", "gpu")
+    told = {r["name"]: (r["slots"], r["tags"]) for r in espalier.json("workers", "reservations")["reservations"]}
+    assert told == {"tonight": (3, []), "gpus": (1, ["gpu"])}
+    assert "90 min" in espalier("workers", "reservations")
+    for name in told:
+        espalier("workers", "release", name)
+    assert "no reservation 'gpus'" in espalier("workers", "release", "gpus", code=1)
+
+
 @pytest.mark.parametrize(("arguments", "environ", "code", "words"), [
     (("jobs", "show", "nobody"), {}, 1, "no job 'nobody'"),
     (("tasks", "list", "nobody"), {}, 1, "no job 'nobody'"),
