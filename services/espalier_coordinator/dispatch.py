@@ -7,7 +7,7 @@ from espalier_coordinator.cache import key_of
 from espalier_coordinator.core import Effects
 from espalier_coordinator.messages import Assignment, Input, Lease, Revoke, Tasks
 from espalier_coordinator.model import CACHED, Ending
-from espalier_coordinator.reservations import HeldBack, Seat
+from espalier_coordinator.reservations import HeldBack, Reservation, Seat
 from espalier_coordinator.results import Results
 from espalier_coordinator.rules import Round, free_of
 from espalier_coordinator.scheduling import Demand
@@ -69,10 +69,14 @@ class Dispatch(Results):
         if not self.reservations:
             return None
         connected = [w for w in self.workers.values() if w.session is not None and not w.is_draining]
-        return HeldBack(self.reservations.values(), [
+        return HeldBack([(r, self._pool_of(r)) for r in self.reservations.values()], [
             Seat(w.profile, max(0, w.capacity - len(w.leases)), tuple(t.lane for t in w.leases.values()))
             for w in connected
         ])
+
+    def _pool_of(self, reservation: Reservation) -> str:
+        entry = self.jobs.get(reservation.job_uid)
+        return entry.job.pool if entry else ""
 
     def _grant(self, worker: WorkerEntry, task: TaskEntry) -> Assignment | None:
         entry = self.jobs[task.record.job_uid]

@@ -24,9 +24,11 @@ class Reservation:
     job_uid: str = ""
     until: float = 0.0
 
-    def is_on(self, profile: Profile) -> bool:
-        """Whether a worker's slots count."""
-        return self.tags <= profile.tags and profile.namespace in (None, self.namespace)
+    def is_on(self, profile: Profile, pool: str) -> bool:
+        """Whether a worker's slots count; `pool` is its job's: nobody else's workers are held back."""
+        return (
+            self.tags <= profile.tags and profile.pool == pool and profile.namespace in (None, self.namespace)
+        )
 
     def is_for(self, lane: Lane) -> bool:
         """Whether these tasks may use what is held back."""
@@ -60,21 +62,22 @@ class Seat:
 class HeldBack:
     """Who may take a slot now, while tasks are handed out one by one."""
 
-    def __init__(self, reservations: Iterable[Reservation], seats: Iterable[Seat]) -> None:
+    def __init__(self, reservations: Iterable[tuple[Reservation, str]], seats: Iterable[Seat]) -> None:
+        """Each reservation comes with the pool of its job; empty without one."""
         seats = tuple(seats)
-        self._states = [_State.of(r, seats) for r in reservations]
+        self._states = [_State.of(r, pool, seats) for r, pool in reservations]
 
     def allows(self, profile: Profile, lane: Lane) -> bool:
         """Whether a task of `lane` may go to such a worker without touching what is held for others."""
         return all(
             state.free > state.held for state in self._states
-            if state.reservation.is_on(profile) and not state.reservation.is_for(lane)
+            if state.reservation.is_on(profile, state.pool) and not state.reservation.is_for(lane)
         )
 
     def took(self, profile: Profile, lane: Lane, *, is_slot: bool) -> None:
         """A task went there; `is_slot`: it will run at once, so a free slot is gone."""
         for state in self._states:
-            if state.reservation.is_on(profile):
+            if state.reservation.is_on(profile, state.pool):
                 state.free -= is_slot
                 if state.reservation.is_for(lane):
                     state.held = max(0, state.held - 1)
@@ -83,14 +86,15 @@ class HeldBack:
 @dataclass(slots=True)
 class _State:
     reservation: Reservation
+    pool: str
     free: int
     held: int
 
     @classmethod
-    def of(cls, reservation: Reservation, seats: Sequence[Seat]) -> _State:
-        mine = [seat for seat in seats if reservation.is_on(seat.profile)]
+    def of(cls, reservation: Reservation, pool: str, seats: Sequence[Seat]) -> _State:
+        mine = [seat for seat in seats if reservation.is_on(seat.profile, pool)]
         used = sum(reservation.is_for(lane) for seat in mine for lane in seat.holds)
-        return cls(reservation, sum(seat.free for seat in mine), max(0, reservation.slots - used))
+        return cls(reservation, pool, sum(seat.free for seat in mine), max(0, reservation.slots - used))
 
 
 def _invalid(message: str) -> Permanent:

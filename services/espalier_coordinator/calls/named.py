@@ -16,7 +16,7 @@ from espalier_coordinator.wire import (
     template_from_wire,
     template_to_wire,
 )
-from espalier_kit.errors import NotFound, Permanent
+from espalier_kit.errors import Forbidden, NotFound, Permanent
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 PAGE = 1000
@@ -122,8 +122,12 @@ class ReservationCalls:
         named.namespace = request.namespace or caller.namespace or DEFAULT_NAMESPACE
         caller.require_submit(named.namespace)
         check_namespace(named.namespace)
-        if named.job_uid and self._host.engine.job(named.job_uid).job.namespace != named.namespace:
+        job = self._host.engine.job(named.job_uid).job if named.job_uid else None
+        if job and job.namespace != named.namespace:
             raise NotFound(f"no job {named.job_uid!r} in namespace {named.namespace}", reason="NotFound")
+        if job and job.pool and not caller.is_admin:
+            raise Forbidden(f"pool {job.pool!r} is shared: only an administrator may hold back capacity of it",
+                            reason="Forbidden")
         reservation = reservation_from_wire(named)
         await self._host.settle(self._host.engine.reserve(reservation))
         return reservation_to_wire(reservation)

@@ -86,6 +86,15 @@ def test_without_a_job_it_is_for_tasks_that_require_its_tags() -> None:
     assert [a.record.key for a in worker.want(2)] == ["g"]
 
 
+def test_a_shared_pool_is_held_back_only_for_its_own_jobs() -> None:
+    world = World()
+    world.submit(*(task(f"t{n}") for n in range(4)), pool="gpus")
+    reserve(world)
+    assert len(world.worker("p", namespace=None, pool="gpus", capacity=1).want(1)) == 1
+    world.submit(task("v", "w"), task("w", tags=("nobody",)), uid="vip", pool="gpus")
+    assert world.worker("q", namespace=None, pool="gpus", capacity=1).want(1) == []
+
+
 def test_it_ends_in_time_and_when_it_is_released() -> None:
     world = World()
     world.submit(task("a"), task("b"))
