@@ -53,7 +53,7 @@ class ReasoningGym:
     def solution(self, name: str) -> str:
         """The generator's own."""
         entry = self._made[int(name)]
-        return f"<answer>{entry['metadata'].get('expression') or entry['answer']}</answer>"
+        return f"<answer>{entry['answer'] or entry['metadata'].get('expression')}</answer>"
 
     async def grade(self, answers: Sequence[tuple[str, str]]) -> list[Grade]:
         tagged = [(name, found) for name, text in answers if (found := extract(text)) is not None]
