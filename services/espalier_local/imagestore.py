@@ -14,8 +14,6 @@ from typing import IO, Any
 
 from espalier_local.files import write_atomically
 
-LIBRARY = "docker.io/library/"
-"""What a runtime puts before a name that has no host."""
 _REFERENCE = "org.opencontainers.image.ref.name"
 _IMPORTED_NAME = "io.containerd.image.name"
 _LAYOUT = {"imageLayoutVersion": "1.0.0"}
@@ -101,7 +99,7 @@ class Store:
         chosen = list(images)
         wanted = {digest for image in chosen for digest in (image.manifest, *image.blobs)}
         missing = sorted(wanted - set(present))
-        entries = [_entry(image, {_IMPORTED_NAME: LIBRARY + image.name}) for image in chosen]
+        entries = [_entry(image, {_IMPORTED_NAME: image.name}) for image in chosen]
         with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for digest in missing:
                 tar.add(self.blob(digest), f"blobs/{digest.replace(':', '/')}", recursive=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from espalier_local import cables as wires
 from espalier_local.containerd import ContainerdPlan, ctr
-from espalier_local.imagestore import LIBRARY, Image, Store
+from espalier_local.imagestore import Image, Store
 
 IMPORT_TIMEOUT_S = 300.0
 """Some 500 MB to unpack, on a machine with two busy cores."""
@@ -17,7 +17,7 @@ IMPORT_TIMEOUT_S = 300.0
 def load(runtime: ContainerdPlan, store: Store, images: Sequence[Image]) -> tuple[Image, ...]:
     """Give the runtime these images; returns those that it did not have. Raises `Permanent` with the tool's words."""
     known = named(wires.run(ctr(runtime, "images", "list")))
-    lacking = tuple(image for image in images if known.get(LIBRARY + image.name) != image.manifest)
+    lacking = tuple(image for image in images if known.get(image.name) != image.manifest)
     if lacking:
         present = wires.run(ctr(runtime, "content", "list", "--quiet")).split()
         with tempfile.TemporaryDirectory(dir=runtime.directory, prefix="images.") as scratch:

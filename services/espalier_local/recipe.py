@@ -12,6 +12,8 @@ from pathlib import Path
 
 from espalier_local import debian
 
+REGISTRY = "espalier.local"
+"""No such host: a name without any would be completed by the runtime to that of a registry which exists."""
 PROGRAMS = ("operator", "coordinator", "worker", "mlx")
 """Those that have an image; node agents run natively."""
 STAGES: Mapping[str, tuple[str, ...]] = {
@@ -162,8 +164,8 @@ def labels_of(program: str, *, version: str, revision: str) -> dict[str, str]:
 
 
 def image_name(program: str, version: str) -> str:
-    """As the charts ask for it (docs/reference/contracts.md)."""
-    return f"espalier-{program}:{version}"
+    """As the charts ask for it (docs/reference/contracts.md) when `images.registry` is `REGISTRY`."""
+    return f"{REGISTRY}/espalier-{program}:{version}"
 
 
 def reference(program: str, key: str) -> str:

@@ -14,7 +14,7 @@ import yaml
 
 from espalier_kit.errors import Permanent
 from espalier_kube.cluster import POD, SECRET, Object
-from espalier_local import api, building
+from espalier_local import api, building, recipe
 from espalier_local.addresses import Cables, Range
 from espalier_local.bootstrap import NAMESPACE, local_volume
 from espalier_local.building import Built
@@ -100,6 +100,7 @@ def container_values(cables: Cables, job_namespaces: Sequence[str], built: Built
     pods that run the one before: its digest is among their annotations."""
     (operator,), (coordinator,) = built.of("operator"), built.of("coordinator")
     return {
+        "images": {"registry": recipe.REGISTRY},
         "operator": {"podAnnotations": {IMAGE_ANNOTATION: operator.manifest}},
         "coordinator": {"podAnnotations": {IMAGE_ANNOTATION: coordinator.manifest}},
         "nodes": {"addresses": [cables.cidr]},

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
-from espalier_local.addresses import Range
+from espalier_local.addresses import Cables, Range
 from espalier_local.api import clean_environment, ready_nodes
 from espalier_local.assets import Assets
+from espalier_local.building import Built
 from espalier_local.control import Control
 from espalier_local.controlplane import COMPONENTS, specs
 from espalier_local.hosts import PROFILES, HostProfile
+from espalier_local.imagestore import Image, Store
 from espalier_local.layout import Layout
 from espalier_local.pki import Pki
 from espalier_local.processes import ProcessHost
-from espalier_local.release import helm_environment, values
+from espalier_local.recipe import PROGRAMS
+from espalier_local.release import CONTAINER_VALUES, LOCAL_VALUES, container_values, helm_environment, values
 from espalier_node.settings import parse_file
 
 ROOT = Path(__file__).parents[3]
@@ -35,13 +39,26 @@ def test_the_agent_accepts_its_settings(tmp_path: Path, k: int, profile: HostPro
     assert RANGE.coordinator in {str(ip) for ip in settings.pod_range} or k != 1
 
 
+def merged(values: Any, layer: Any) -> Any:
+    """As Helm lays one file of values over another."""
+    if isinstance(values, dict) and isinstance(layer, dict):
+        return values | {key: merged(values.get(key), value) for key, value in layer.items()}
+    return layer
+
+
 def test_computed_values_fit_the_chart() -> None:
     chart = ROOT / "charts" / "espalier"
-    merged = yaml.safe_load((chart / "values.yaml").read_text())
-    for layer in (yaml.safe_load((chart / "values-local.yaml").read_text()), values(RANGE, ["default"])):
-        for section, fields in layer.items():
-            merged[section] |= fields
-    jsonschema.validate(merged, json.loads((chart / "values.schema.json").read_text()))
+    images = tuple(Image(f"{program}:1", "sha256:1", "manifest", 1, (), 1, 1) for program in PROGRAMS)
+    built = Built("key", Store(Path()), images, {}, Path())
+    schema = json.loads((chart / "values.schema.json").read_text())
+    for files, computed in (
+        ((LOCAL_VALUES,), values(RANGE, ["default"])),
+        ((LOCAL_VALUES, CONTAINER_VALUES), container_values(Cables(7), ["default"], built)),
+    ):
+        found = yaml.safe_load((chart / "values.yaml").read_text())
+        for layer in (*(yaml.safe_load((chart / name).read_text()) for name in files), computed):
+            found = merged(found, layer)
+        jsonschema.validate(found, schema)
 
 
 def test_every_control_plane_address_is_the_clusters_own(tmp_path: Path) -> None:
