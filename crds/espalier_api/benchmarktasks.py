@@ -36,7 +36,8 @@ JUDGE_ROLE = "judge"
 
 REJECTIONS = (
     "UnknownPack", "TargetUnreachable", "NoLogProbabilities", "BadDataset", "ImpossibleObjective", "BadLoad",
-    "SourceNotFound",
+    "SourceNotFound", "BadTrace", "ScheduleTooLong", "NotPairable", "BadPack", "PackNotInstalled", "PackChanged",
+    "Refused",
 )  # fmt: skip
 """Reasons of an `EvaluatorFault` of `benchmark.admit`: the job's Accepted becomes False with the fault's message."""
 COMPARISON_REJECTIONS = ("UnknownMetric", "BadComparison", "NotPaired", "NothingPaired", "SourceNotFound")

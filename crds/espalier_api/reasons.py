@@ -172,6 +172,41 @@ _TABLE = (
         "Mend the file, push it again, apply a new BenchmarkJob.",
     ),
     Reason(
+        "BadTrace",
+        "A trace of arrivals cannot be read; the message names the line.",
+        "Mend the file or correct load.trace.format, push it again, apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "ScheduleTooLong",
+        "The load is more requests than a generator can hold.",
+        "Shorten the run or lower its rate, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "NotPairable",
+        "Two targets cannot be run in turns under this load.",
+        "Correct load as the message says, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "BadPack",
+        "A pack's questions cannot be asked one by one.",
+        "Choose another pack or task, and apply a new BenchmarkJob.",
+    ),
+    Reason(
+        "PackNotInstalled",
+        "The workers lack what a pack is made from; the message names it.",
+        "Install it into the worker's image, or choose another pack.",
+    ),
+    Reason(
+        "PackChanged",
+        "A pack's questions are not those that this version was made for.",
+        "Install the version that the message names.",
+    ),
+    Reason(
+        "Refused",
+        "A target refuses the benchmark's requests; the message is its own.",
+        "Correct the model's name, the key or the limits that it names, and apply a new BenchmarkJob.",
+    ),
+    Reason(
         "ImpossibleObjective",
         "The slo cannot be kept by any server.",
         "Correct slo as the message says and apply a new BenchmarkJob.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ async def file_of(platform: Any, namespace: str, job: Object, name: str) -> byte
     return found
 
 
+async def espalier(platform: Any, namespace: str, *arguments: str) -> str:
+    """What the command prints; it has to succeed."""
+    where = ("-n", namespace, "--kubeconfig", str(platform.local.kubeconfig))
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "espalier_cli", *arguments, *where, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    out, told = await running.communicate()
+    assert running.returncode == 0, told.decode()
+    return out.decode()
+
+
 def is_answered(target: dict[str, Any]) -> bool:
     """Whether every request was; random weights may end an answer before its first letter."""
     return {error["type"] for error in target.get("errors", ())} <= {"empty"} and target["succeeded"] > 0
@@ -75,6 +88,8 @@ async def test_a_server_on_a_virtual_node_is_measured(platform, kubectl, namespa
     assert status["headline"]["outputTokensPerSecond"] > 0
     row = kubectl("-n", namespace, "get", "bj", "tiny-under-load").splitlines()[1].split()
     assert row[:3] == ["tiny-under-load", "Complete", "100"]
+    shown = await espalier(platform, namespace, "benchmark", "report", "bj/tiny-under-load")
+    assert "ttft" in shown
     page = await file_of(platform, namespace, job, "report.html")
     assert b"<svg" in page
     assert json.loads(await file_of(platform, namespace, job, "report.json"))
@@ -205,13 +220,7 @@ async def test_a_job_from_a_template_waits_until_there_is_one(platform, namespac
         ref = {"name": "measure", "parameters": parameters}
         assert "'measure'" in await refused(platform, namespace, "from-template", "UnknownTemplate", templateRef=ref)
         (tmp_path / "measure.yaml").write_text(TEMPLATE)
-        command = [
-            sys.executable, "-m", "espalier_cli", "jobs", "template", "put", "measure", str(tmp_path / "measure.yaml"),
-            "-n", namespace, "--kubeconfig", str(platform.local.kubeconfig),
-        ]  # fmt: skip
-        put = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-        _, told = await put.communicate()
-        assert put.returncode == 0, told.decode()
+        await espalier(platform, namespace, "jobs", "template", "put", "measure", str(tmp_path / "measure.yaml"))
         job = await complete(platform, namespace, "from-template")
     assert job["status"]["tasks"]["done"] == 2
     assert condition(job, "Accepted")["status"] == "True"
