@@ -39,24 +39,30 @@ def run(options: Options) -> Result:
 
 def _measure() -> Mapping[str, float]:
     places, name = places_from(os.environ), f"bench-{os.getpid()}"
-    command = [str(Path(sys.executable).with_name("espalier")), "local", "up", "--name", name]
-    started = time.monotonic()
-    nodes_s = 0.0
     try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if _NODES_DONE in line:
-                    nodes_s = time.monotonic() - started
-        all_s = time.monotonic() - started
-        if process.returncode or not nodes_s:
-            raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
-        return dict(zip(UNITS, (nodes_s, all_s, _memory_mib(Layout(places.clusters / name).root)), strict=True))
+        nodes_s, all_s = timed_up(name)
+        return dict(zip(UNITS, (nodes_s, all_s, memory_mib(Layout(places.clusters / name).root)), strict=True))
     finally:
         down(name, places, Silent())
 
 
-def _memory_mib(root: Path) -> float:
+def timed_up(name: str, *options: str) -> tuple[float, float]:
+    """Seconds from the command's start to three Ready nodes, and to its end. Raises when it fails."""
+    command = [str(Path(sys.executable).with_name("espalier")), "local", "up", "--name", name, *options]
+    started = time.monotonic()
+    nodes_s = 0.0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if _NODES_DONE in line:
+                nodes_s = time.monotonic() - started
+    if process.returncode or not nodes_s:
+        raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
+    return nodes_s, time.monotonic() - started
+
+
+def memory_mib(root: Path) -> float:
+    """Resident memory of every process of the cluster in that directory, outside containers."""
     total = 0
     for process in leftovers(root):
         try:
