@@ -109,6 +109,9 @@ def _template(job: Job, labels: dict[str, str], settings: OperatorSettings) -> O
         "command": ["espalier-worker"],
         "env": worker_environment(job, settings),
         "ports": [{"name": "metrics", "containerPort": PORT}],
+        "startupProbe": _probe("/healthz", period_s=2, failures=60),
+        "readinessProbe": _probe("/readyz", period_s=10, failures=3),
+        "livenessProbe": _probe("/healthz", period_s=10, failures=6),
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "credentials", "mountPath": TOKEN_DIR, "readOnly": True},
@@ -124,10 +127,20 @@ def _template(job: Job, labels: dict[str, str], settings: OperatorSettings) -> O
         "nodeSelector": {NODE_KIND: "mlx" if is_mac else "linux"},
         "tolerations": mac_tolerations() if is_mac else [],
         "securityContext": pod_security(uid=None) if is_mac else pod_security(),
+        "topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+        }],
         "containers": [container],
         "volumes": [credentials_volume(), {"name": "tmp", "emptyDir": {}}],
     }
     return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> Object:
+    """A worker that shares its machine with model servers answers late now and then: patience costs little."""
+    http = {"path": path, "port": PORT}
+    return {"httpGet": http, "periodSeconds": period_s, "timeoutSeconds": 5, "failureThreshold": failures}
 
 
 def worker_environment(job: Job, settings: OperatorSettings) -> list[Object]:

@@ -172,5 +172,17 @@ def test_workers_have_the_platforms_requests_and_limits_unless_their_job_asks() 
     assert asked == {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"cpu": "4", "memory": "2Gi"}}
 
 
+def test_workers_are_probed_where_they_listen_and_spread_over_nodes() -> None:
+    spec = worker_job()["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert paths == {"startupProbe": "/healthz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
+    ports = {container[name]["httpGet"]["port"] for name in paths}
+    assert ports == {int(environment({"spec": spec})["ESPALIER_WORKER_PORT"])}
+    (spread,) = spec["topologySpreadConstraints"]
+    labels = worker_job()["spec"]["template"]["metadata"]["labels"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
 def test_without_defaults_workers_have_none() -> None:
     assert "resources" not in worker_job()["spec"]["template"]["spec"]["containers"][0]
