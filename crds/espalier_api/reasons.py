@@ -75,7 +75,11 @@ _TABLE = (
     Reason("SuspendedByUser", "runPolicy.suspend is true.", "Set runPolicy.suspend to false to go on."),
     Reason("NotSuspended", "The job is not suspended.", "Nothing to do."),
     Reason("CancelledByUser", "runPolicy.cancel is true: what was done is kept.", "Apply a new object to start again."),
-    Reason("Finished", "All tasks have ended and the report is written.", "Read it with `espalier report` or `espalier benchmark report`."),
+    Reason(
+        "Finished",
+        "All tasks have ended and the report is written.",
+        "Read it with `espalier report` or `espalier benchmark report`.",
+    ),
     Reason(
         "PlatformFault",
         "Something of the platform failed more often than retries allow; it is not a grade.",

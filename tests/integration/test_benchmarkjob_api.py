@@ -135,7 +135,7 @@ REFUSED = (
 )
 
 
-@pytest.mark.parametrize(("spec", "said"), REFUSED, ids=[f"{number} {said}" for number, (_, said) in enumerate(REFUSED)])
+@pytest.mark.parametrize(("spec", "said"), REFUSED, ids=[f"{n} {said}" for n, (_, said) in enumerate(REFUSED)])
 def test_what_could_never_run_is_refused_with_what_to_change(
     plane: ControlPlane, namespace: str, spec: dict[str, Any], said: str
 ) -> None:
