@@ -42,7 +42,8 @@ class Recipe:
     command: tuple[str, ...]
 
 
-AGNHOST_IMAGE = Recipe(r"/agnhost:", ("/agnhost",), ("pause",))
+AGNHOST_IMAGE = Recipe(r"/(agnhost|glibc-dns-testing):", ("/agnhost",), ("pause",))
+"""The second name stands for another C library's resolver than busybox has: Debian's, which this image has."""
 BUSYBOX_IMAGE = Recipe(r"/busybox:", (), ("sh",))
 NGINX_IMAGE = Recipe(r"/nginx:", (), ("httpd", "-f", "-p", "80", "-h", "/usr/share/nginx/html"))
 """For tests that want some web server with a page there: busybox's, which is none of nginx."""
