@@ -54,6 +54,15 @@ async def test_an_endless_solution_is_stopped() -> None:
     assert "ended before its tests did" in grade.why or "stopped after" in grade.why
 
 
+@pytest.mark.parametrize("task", ["chain_sum", "countdown", "graph_color", "knights_knaves", "basic_arithmetic"])
+async def test_a_task_finds_its_own_solution_right_and_another_answer_wrong(task: str) -> None:
+    pack = reasoning.ReasoningGym(task, seed=2, items=4, sandbox=Bubblewrap())
+    known = [(str(number), solution) for number in range(4) if (solution := pack.solution(str(number)))]
+    grades = await pack.grade([*known, *((str(number), "<answer>zzz</answer>") for number in range(4))])
+    assert [grade.is_right for grade in grades] == [True] * len(known) + [False] * 4
+    assert len(known) == (0 if task == "graph_color" else 4)
+
+
 async def test_an_answer_that_runs_in_its_scorer_harms_only_itself() -> None:
     """countdown's scorer evaluates the answer as an expression: that happens in the sandbox, and is found out."""
     pack = reasoning.ReasoningGym("countdown", seed=1, items=3, sandbox=Bubblewrap())

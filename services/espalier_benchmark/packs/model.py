@@ -75,8 +75,8 @@ class Pack(Protocol):
 class Confined(Pack, Protocol):
     """A pack whose answers run, in a sandbox, which no Mac has."""
 
-    def solution(self, name: str) -> str:
-        """An answer that is right, as a model would give it."""
+    def solution(self, name: str) -> str | None:
+        """An answer that is right, as a model would give it; None where only the scorer knows one when it sees it."""
         ...
 
 

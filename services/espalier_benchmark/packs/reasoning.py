@@ -50,10 +50,10 @@ class ReasoningGym:
             for number in range(self._items)
         ]
 
-    def solution(self, name: str) -> str:
-        """The generator's own."""
-        entry = self._made[int(name)]
-        return f"<answer>{entry['answer'] or entry['metadata'].get('expression')}</answer>"
+    def solution(self, name: str) -> str | None:
+        """The generator's own, if it makes one."""
+        answer = self._made[int(name)]["answer"]
+        return None if answer is None else f"<answer>{answer}</answer>"
 
     async def grade(self, answers: Sequence[tuple[str, str]]) -> list[Grade]:
         tagged = [(name, found) for name, text in answers if (found := extract(text)) is not None]
