@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/containerd/namespaces"
 	"github.com/containerd/containerd/runtime/v2/shim"
+	"github.com/containerd/containerd/runtime/v2/task"
+	"github.com/gogo/protobuf/types"
 	runsc "gvisor.dev/gvisor/pkg/shim/v1"
 )
 
@@ -50,6 +52,16 @@ func (starter) StartShim(ctx context.Context, options shim.StartOpts) (string, e
 		}
 	}
 	return address, shim.WriteAddress(addressFile, address)
+}
+
+// Shutdown ends the process, which leaves no socket behind: each container has a shim of its own.
+func (s starter) Shutdown(ctx context.Context, request *task.ShutdownRequest) (*types.Empty, error) {
+	if address, err := shim.ReadAddress(addressFile); err == nil {
+		if err := shim.RemoveSocket(address); err != nil && !os.IsNotExist(err) {
+			return nil, err
+		}
+	}
+	return s.Shim.Shutdown(ctx, request)
 }
 
 // listen tells whether another shim serves the address already; a socket that nobody serves is replaced.
