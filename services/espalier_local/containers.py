@@ -318,9 +318,14 @@ def remove(layout: Layout, cables: Cables) -> None:
     """Everything of the cluster outside its directory, once its processes are gone; may be repeated."""
     sandboxes = [path for path in layout.nodes.glob("*/state/io.containerd.runtime.v2.task/*/*") if path.is_dir()]
     addresses = [(path / "address").read_text() for path in sandboxes if (path / "address").is_file()]
+    for directory in layout.nodes.glob("linux-*"):
+        log = layout.log(f"{directory.name}.containerd")
+        said = log.read_text(errors="replace") if log.exists() else ""
+        addresses += remains.shim_addresses(directory / "containerd.sock", said)
     remains.remove_cgroups(f"{cables.switch}-")
     remains.forget_containers((path.name for path in sandboxes), layout.root)
     remains.remove_shim_sockets(addresses)
+    remains.remove_dead_socket(remains.KUBELET_SOCKET)
     remains.unmount_all(layout.root)
     wires.lay(wires.removal_commands(cables, wires.devices_now(), wires.namespaces_now()))
     if not wires.switches(wires.devices_now()):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import signal
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from espalier_kit.errors import Permanent
 from espalier_local.cables import run
-from espalier_local.containerd import SHIM_SOCKETS
+from espalier_local.containerd import CRI_NAMESPACE, SHIM_SOCKETS
 from espalier_local.files import write_atomically
 
 PROC_MOUNTS = Path("/proc/self/mounts")
 CNI_RESULTS = Path("/var/lib/cni/results")
 LOG_LINKS = Path("/var/log/containers")
+KUBELET_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
+"""Where every kubelet waits for device plugins; the kubelet knows no setting for it, so the last one started has it."""
 KERNEL_SETTINGS = Path("/run/espalier-kernel-settings.json")
 """What the settings were before the first kubelet of this machine; a restart undoes them and this file alike."""
 _SYSCTL = Path("/proc/sys")
@@ -25,6 +30,7 @@ _KUBELET_SETS = (
     "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )  # fmt: skip
+_CONTAINER_ID = re.compile(r"\b[0-9a-f]{64}\b")
 _PATIENCE_S = 10.0
 _LOOK_S = 0.05
 
@@ -99,9 +105,31 @@ def forget_containers(ids: Iterable[str], root: Path) -> None:
 def remove_shim_sockets(addresses: Iterable[str]) -> None:
     """Sockets of shims that were killed; `addresses` as containerd noted them."""
     for address in addresses:
-        socket = Path(address.strip().removeprefix("unix://"))
-        if socket.parent == SHIM_SOCKETS:
-            socket.unlink(missing_ok=True)
+        path = Path(address.strip().removeprefix("unix://"))
+        if path.parent == SHIM_SOCKETS:
+            path.unlink(missing_ok=True)
+
+
+def shim_addresses(containerd: Path, log: str) -> list[str]:
+    """Where the shims of every container that a log of containerd names listened, also of those that containerd has
+    forgotten; it names a shim's socket by the SHA-256 of its own socket's path, its namespace and the container's id.
+    """
+    ids = sorted(set(_CONTAINER_ID.findall(log)))
+    digests = (hashlib.sha256(str(containerd / CRI_NAMESPACE / found).encode()).hexdigest() for found in ids)
+    return [f"unix://{SHIM_SOCKETS / digest}" for digest in digests]
+
+
+def remove_dead_socket(path: Path) -> bool:
+    """Remove a socket on which nobody listens any more; says whether there was one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def keep_kernel_settings() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from espalier_local import remains
 from espalier_local.cluster import Cluster, down
 from espalier_local.places import Places
 from espalier_local.progress import Silent
-from tests.support.machines import Traces, traces
+from tests.support.machines import Traces, bound_in, traces
 
 pytestmark = pytest.mark.cluster
 
@@ -21,5 +25,10 @@ def test_down_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> No
     assert during.routes != before.routes
     assert during.mounts
     assert during.cgroups
+    made = bound_in(lab.cables.namespace("linux-1")) & during.sockets
+    assert remains.SHIM_SOCKETS in {Path(path).parent for path in made}
     assert down(lab.name, places, Silent())
-    assert traces(lab.name, lab.cables.switch) == before
+    after = traces(lab.name, lab.cables.switch)
+    assert not made & after.sockets
+    assert after.sockets <= before.sockets
+    assert replace(after, sockets=before.sockets) == before

@@ -36,6 +36,8 @@ class Traces:
     mounts: tuple[str, ...]
     cgroups: tuple[str, ...]
     settings: tuple[str, ...]
+    sockets: frozenset[str]
+    """In the places that shims and kubelets of all clusters share; those of other clusters that run are left out."""
 
 
 def traces(name: str, switch: str = "") -> Traces:
@@ -51,7 +53,23 @@ def traces(name: str, switch: str = "") -> Traces:
         mounts=tuple(line for line in remains.PROC_MOUNTS.read_text().splitlines() if name in line),
         cgroups=_not_of_others(sorted(map(str, groups)), switch),
         settings=tuple(Path(f"/proc/sys/{s}").read_text() for s in ("vm/overcommit_memory", "kernel/panic")),
+        sockets=frozenset(map(str, _shared_sockets())) - _bound_by_others(switch),
     )
+
+
+def _shared_sockets() -> list[Path]:
+    return [path for place in (remains.SHIM_SOCKETS, remains.KUBELET_SOCKET.parent) for path in place.glob("*")]
+
+
+def bound_in(namespace: str) -> frozenset[str]:
+    """Paths of the sockets on which programs of a host listen, as the kernel lists them by network namespace."""
+    table = cables.run(("nsenter", f"--net=/run/netns/{namespace}", "cat", "/proc/self/net/unix"))
+    return frozenset(line.rsplit(" ", 1)[-1] for line in table.splitlines() if " /" in line)
+
+
+def _bound_by_others(switch: str) -> frozenset[str]:
+    others = [name for name in cables.namespaces_now() if not name.startswith(f"{switch}-")]
+    return frozenset().union(*map(bound_in, others))
 
 
 def _not_of_others(lines: Iterable[str], switch: str) -> tuple[str, ...]:
