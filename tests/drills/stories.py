@@ -1,0 +1,158 @@
+"""Drills: one thing breaks in the middle of a class on container nodes; every submission is graded, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from espalier_cli.connection import rest_of
+from espalier_cli.options import Where
+from espalier_kube.client import Client
+from espalier_kube.cluster import MODEL_SERVER, NODE, Object
+from espalier_local import cluster as local
+from espalier_local.cluster import Cluster
+from espalier_local.dns import DNS
+from espalier_local.places import Places
+from espalier_local.release import COORDINATOR_NODE
+from espalier_local.supervised import Wish
+from tests.drills.timeline import Times, recording, serving_nodes, times
+from tests.support import classroom
+from tests.support.platform import Job, Platform
+from tests.support.waiting import has, until
+
+START_S = 180.0
+READY_S = 60.0
+EXECUTION = {"sandbox": "container", "kernelTimeoutSeconds": 60, "memory": "512Mi", "warmPods": 2}
+EXECUTE = "grading.execute"
+
+MAC, WORKERS, COORDINATOR, NAMES, NOTHING = "mac", "workers", "coordinator", "dns", ""
+"""What a drill breaks: the Mac that serves the code judge, the Linux node without coordinator, the one with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """One fault. `lasts_s` is how long; without, until the job has ended."""
+
+    name: str
+    what: str
+    victim: str = NOTHING
+    rate: int | None = None
+    """Bits per second that the victim's cable still carries; None cuts it."""
+    lasts_s: float | None = None
+    bound_s: float = 240.0
+    """The job must end within so many seconds after the fault."""
+    is_told: bool = False
+    """Whether a sign must be seen: the node not Ready, its endpoint withdrawn, or the job Degraded."""
+
+
+DRILLS = (
+    Drill("baseline", "nothing breaks"),
+    Drill("mac-cut", "the Mac of the code judge is cut off", MAC, is_told=True),
+    Drill("linux-cut", "the Linux node without coordinator is cut off", WORKERS, is_told=True),
+    Drill("slow-cable", "the cable of the code judge's Mac carries 1 Mbit/s", MAC, rate=1_000_000),
+    Drill("dns", "CoreDNS is stopped for 20 s", NAMES, lasts_s=20),
+    Drill("node-back", "the coordinator's Linux node is cut off for 60 s", COORDINATOR, lasts_s=60, is_told=True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a drill showed; only a job that ended with one result for each submission has one."""
+
+    drill: Drill
+    victim: str
+    submissions: int
+    tasks: int
+    again: int
+    """Tasks that were begun more than once; one result of each counted."""
+    times: Times
+
+
+async def run(drill: Drill, lab: Cluster, places: Places, client: Client, namespace: str, *, students: int) -> Outcome:
+    """Submit a class, break something once two results are there, see it end. Fails loudly; mends in any case."""
+    platform = Platform(lab, client)
+    job = await platform.submit(
+        namespace, drill.name, students=slow_class(students), execution=EXECUTION,
+        workers={"replicas": 2, "capacity": 1},
+    )  # fmt: skip
+    await platform.until(job, lambda o: done_of(o) >= 2, timeout_s=START_S, what="two results")
+    victim = await _victim(drill, client, job)
+    begin, end = _fault(drill, lab.name, places, lab, victim)
+    async with recording(client, job) as looks:
+        fault_at = time.monotonic()
+        try:
+            await asyncio.to_thread(begin)
+            waiting = asyncio.create_task(
+                platform.until(job, has("Complete"), timeout_s=drill.bound_s, what=f"Complete after: {drill.what}")
+            )
+            if drill.lasts_s is not None:
+                await asyncio.wait([waiting], timeout=drill.lasts_s)
+                await asyncio.to_thread(end)
+            done = await waiting
+        finally:
+            await asyncio.to_thread(end)
+    seen = times(looks, fault_at, victim)
+    if drill.is_told:
+        assert {seen.not_ready, seen.withdrawn, seen.degraded} != {None}, f"{drill.name}: nothing told of it"
+    await _all_ready(client)
+    tasks = await counted_once(platform, job, done, students)
+    again = sum(task["attempts"] > 1 for task in tasks)
+    return Outcome(drill, victim, students, len(tasks), again, seen)
+
+
+def slow_class(size: int) -> dict[str, bytes]:
+    """Right answers that take their time."""
+    code = classroom.SLOW_CODE.format(seconds=2)
+    return classroom.submissions(
+        {f"s{n:02d}": classroom.notebook(f"{code}  # {n}", f"because of {n}") for n in range(size)}
+    )
+
+
+def done_of(job: Object) -> int:
+    """Its tasks with a result."""
+    return int(job.get("status", {}).get("tasks", {}).get("done", 0))
+
+
+async def counted_once(platform: Platform, job: Job, done: Object, students: int) -> list[dict[str, Any]]:
+    """The job's tasks; fails unless each submission has one row with its points, and each task one result."""
+    assert done["status"]["submissions"]["graded"] == students, done["status"]
+    assert done["status"]["tasks"].get("failed", 0) == 0, done["status"]
+    rows = await platform.report_rows(job)
+    assert Counter(row["name"] for row in rows) == {f"s{n:02d}": 1 for n in range(students)}
+    assert {row["tests"] for row in rows} == {"2.0/2"}, rows
+    async with rest_of(platform.cluster, Where(platform.local.kubeconfig, job.namespace)) as rest:
+        tasks: list[dict[str, Any]] = (await rest.get(f"/v1/jobs/{job.uid}/tasks"))["tasks"]
+    assert {task["state"] for task in tasks} == {"done"}, tasks
+    assert max(Counter(task["key"] for task in tasks).values()) == 1
+    assert sum(task["type"] == EXECUTE for task in tasks) == students
+    assert len(tasks) == done["status"]["tasks"]["done"]
+    return tasks
+
+
+async def _victim(drill: Drill, client: Client, job: Job) -> str:
+    if drill.victim == MAC:
+        return serving_nodes(await client.get(MODEL_SERVER, f"{job.name}-code", job.namespace))[0]
+    return {WORKERS: "linux-2", COORDINATOR: COORDINATOR_NODE}.get(drill.victim, drill.victim)
+
+
+def _fault(
+    drill: Drill, name: str, places: Places, lab: Cluster, victim: str
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """How it begins and ends; ending twice is harmless."""
+    if drill.victim == NOTHING:
+        return (lambda: None), (lambda: None)
+    if drill.victim == NAMES:
+        return partial(lab.control.wish, DNS, Wish.STOP), partial(lab.control.wish, DNS, Wish.RUN)
+    if drill.rate is not None:
+        return partial(local.shape, name, places, victim, drill.rate), partial(local.shape, name, places, victim, None)
+    return partial(local.cut, name, places, victim), partial(local.mend, name, places, victim)
+
+
+async def _all_ready(client: Client) -> None:
+    for node in (await client.list(NODE)).items:
+        await until(client, NODE, None, node["metadata"]["name"], has("Ready"), timeout_s=READY_S, what="Ready")
