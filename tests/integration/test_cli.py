@@ -125,7 +125,7 @@ def test_explain(espalier: Espalier, plane: ControlPlane, namespace: str, job: s
     [
         (("jobs", "show", "nobody"), "there is no GradingJob nobody"),
         (("jobs", "watch", "nobody"), "there is no GradingJob nobody"),
-        (("explain", "pod/x"), "the kind must be gj"),
+        (("explain", "pod/x"), "the kind must be one of gj"),
         (("report", "nobody"), "there is no GradingJob nobody"),
         (("push", __file__), "install the chart"),
     ],
