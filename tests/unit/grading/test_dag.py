@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from espalier_api.gradingjob import Execution
 from espalier_api.tasks import ReportTask, SubmissionTask
 from espalier_grading.dag import Entry, children
 from espalier_kit.execution import When
@@ -45,3 +46,10 @@ def test_only_intake_is_told_the_students_name() -> None:
         key: SubmissionTask.model_validate(spec.payload).folder for key, spec in SPECS.items() if key != "report"
     }
     assert {key for key, folder in folders.items() if folder} == {"intake/s-1", "intake/s-2"}
+
+
+def test_only_tasks_that_run_code_need_a_one_shot_pod() -> None:
+    asked = settings("a" * 64, "b" * 64).model_copy(update={"execution": Execution(sandbox="gvisor")})
+    specs = children(asked, [Entry("s-1", "ann", "c" * 64)], admit_key="admit")
+    assert {spec.key: spec.tags for spec in specs if spec.tags} == {"execute/s-1": ("sandbox/gvisor",)}
+    assert not any(spec.tags for spec in SPECS.values()), "bubblewrap runs in any worker"
