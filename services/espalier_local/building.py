@@ -128,7 +128,7 @@ def table(built: Built) -> Table:
     shown = Table("image", "layers", "compressed", "on a node", "built in", box=None)
     for image, seconds in zip(built.images, built.seconds.values(), strict=True):
         sizes = [f"{size / 1e6:.0f} MB" for size in (image.packed_bytes, image.unpacked_bytes)]
-        shown.add_row(image.name, str(len(image.blobs) - 1), *sizes, f"{seconds:.1f} s")
+        shown.add_row(image.name.rpartition("/")[2], str(len(image.blobs) - 1), *sizes, f"{seconds:.1f} s")
     return shown
 
 
