@@ -18,6 +18,7 @@ Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.CoordinatorMessage]
 TYPE = "bench.nothing"
 SUBMIT_BATCH = 20_000
 RECONNECT_S = 0.2
+VIEW_S = 60.0
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class NoOpWorker:
                     if await self._receive(call, message):
                         call.cancel()
                         return True
-            except grpc.aio.AioRpcError:
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the latter: it ended while we wrote
                 return False  # it is away: come back with what is not acked
         return False
 
@@ -111,7 +112,7 @@ async def submit(process: Reachable, uid: str, tasks: Sequence[pb.TaskSpec]) -> 
 async def view(process: Reachable, uid: str) -> pb.JobView:
     """The job now."""
     async with process.channel("admin") as channel:
-        return await stub(channel).GetJob(pb.GetJobRequest(uid=uid))
+        return await stub(channel).GetJob(pb.GetJobRequest(uid=uid), timeout=VIEW_S)
 
 
 async def work(workers: Iterable[NoOpWorker]) -> None:
