@@ -177,6 +177,11 @@ def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSetting
             {"matchExpressions": [{"key": SIMULATED, "operator": "DoesNotExist"}]}
         ]}}},
         "tolerations": [],
+        # A node that is lost takes as few of them with it as can be.
+        "topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": labels},
+        }],
         "securityContext": pod_security(),
         "containers": [_worker(job, settings, type_)],
         "initContainers": [_sandbox(job.spec.execution, settings)],

@@ -102,6 +102,13 @@ def test_agents_nodes_are_avoided_and_a_users_own_fields_reach_the_pod() -> None
     assert spec["containers"][0]["resources"]["limits"] == {"memory": "1Gi"}
 
 
+def test_a_lost_node_does_not_take_the_whole_pool_with_it() -> None:
+    template = made(tallies=ADMITTED)["spec"]["template"]
+    (spread,) = template["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+    assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
 @pytest.mark.parametrize(
     ("tallies", "name", "completions", "parallelism"),
     [
