@@ -93,9 +93,10 @@ async def test_a_cancelled_pull_gives_back_what_came_in_the_same_moment(desk: De
     await desk.register("fickle")
     waiting = asyncio.create_task(desk.pull("fickle", wait_s=20))
     await asyncio.sleep(0)
-    submitted = asyncio.create_task(desk.submit("a"))
-    while not desk.host.engine.workers["default/fickle"].leases:
-        await asyncio.sleep(0)
+    async with desk.host.watch() as watch:
+        submitted = asyncio.create_task(desk.submit("a"))
+        await watch.take()  # the very moment in which the task was leased: nothing else has run since
+        assert desk.host.engine.workers["default/fickle"].leases
     waiting.cancel()
     await asyncio.gather(waiting, submitted, return_exceptions=True)
     assert waiting.cancelled()
