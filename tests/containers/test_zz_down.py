@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from espalier_local import remains
+from espalier_local import api, remains
 from espalier_local.cluster import Cluster, down
 from espalier_local.places import Places
 from espalier_local.progress import Silent
-from tests.support.machines import Traces, bound_in, traces
+from tests.support.machines import Traces, bound_in, eventually, kubectl, pod, traces
 
 pytestmark = pytest.mark.cluster
 
 
 def test_down_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> None:
     assert lab.cables is not None
+    eventually(lambda: "default" in kubectl(lab, "get", "serviceaccounts", "--namespace=default"), "a service account")
+    api.apply(lab.kubeconfig, [pod("last", "pause")])
+    kubectl(lab, "wait", "--for=condition=Ready", "pod/last", "--timeout=60s")
     during = traces(lab.name, lab.cables.switch)
     assert during.processes
     assert during.namespaces != before.namespaces

@@ -44,7 +44,7 @@ class Drill:
     rate: int | None = None
     """Bits per second that the victim's cable still carries; None cuts it."""
     lasts_s: float | None = None
-    bound_s: float = 240.0
+    bound_s: float = 360.0
     """The job must end within so many seconds after the fault."""
     is_told: bool = False
     """Whether a sign must be seen: the node not Ready, its endpoint withdrawn, or the job Degraded."""
