@@ -29,6 +29,8 @@ class Look:
     """Nodes that are Ready."""
     serving: frozenset[str]
     """Nodes with a ready endpoint of a model server of the job's namespace."""
+    servers: int
+    """Those model servers; they go when the job ends, which withdraws endpoints for another reason."""
     degraded: str
     """Reason of the job's condition Degraded, empty while it is not."""
     phase: str
@@ -62,13 +64,17 @@ def times(looks: Sequence[Look], fault_at: float, node: str) -> Times:
     moments = [fault_at, *gains, *(look.at for look in ends[:1])]
     return Times(
         not_ready=first([look for look in after if node in before.ready - look.ready]),
-        withdrawn=first([look for look in after if node in before.serving - look.serving]),
+        withdrawn=first([look for look in after if _is_withdrawn(before, look, node)]),
         degraded=first(told),
         reason=told[0].degraded if told else "",
         next_result=gains[0] - fault_at if gains else None,
         longest_gap=max((b - a for a, b in pairwise(moments)), default=0.0),
         finished=first(ends),
     )
+
+
+def _is_withdrawn(before: Look, look: Look, node: str) -> bool:
+    return node in before.serving - look.serving and look.servers == before.servers
 
 
 @asynccontextmanager
@@ -97,11 +103,13 @@ async def _look(client: Client, job: Job) -> Look:
     nodes, servers = await client.list(NODE), await client.list(MODEL_SERVER, job.namespace)
     status = found.get("status", {})
     degraded = condition(found, "Degraded")
+    staying = [server for server in servers.items if "deletionTimestamp" not in server["metadata"]]
     return Look(
         at=time.monotonic(),
         done=status.get("tasks", {}).get("done", 0),
         ready=frozenset(node["metadata"]["name"] for node in nodes.items if has_condition(node, "Ready")),
-        serving=frozenset(node for server in servers.items for node in serving_nodes(server)),
+        serving=frozenset(node for server in staying for node in serving_nodes(server)),
+        servers=len(staying),
         degraded=degraded.get("reason", "") if degraded.get("status") == "True" else "",
         phase=status.get("phase", ""),
     )

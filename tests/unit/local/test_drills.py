@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.drills.timeline import Look, times
 
 BOTH = frozenset({"mac-1", "mac-2"})
-WELL = Look(0.0, 2, BOTH, BOTH, "", "Running")
+WELL = Look(0.0, 2, BOTH, BOTH, 2, "", "Running")
 ALONE = frozenset({"mac-2"})
 
 
@@ -29,3 +29,8 @@ def test_what_was_so_before_is_no_sign() -> None:
     seen = times([before, replace(before, at=5.0), replace(before, at=9.0, phase="Failed")], 1.0, "mac-1")
     assert (seen.not_ready, seen.withdrawn, seen.degraded, seen.next_result) == (None, None, None, None)
     assert (seen.longest_gap, seen.finished) == (8.0, 8.0)
+
+
+def test_servers_that_go_with_their_job_are_not_withdrawn() -> None:
+    gone = replace(WELL, at=9.0, serving=frozenset(), servers=0)
+    assert times([WELL, gone, replace(gone, at=9.5, phase="Complete")], 1.0, "mac-1").withdrawn is None
