@@ -56,6 +56,7 @@ async def _measure(
         raise RuntimeError(f"{tasks} tasks: {done.counts.done} done, {done.tallies['n']:.0f} results counted")
     return {
         "submitted": tasks / (submitted - started), "rate": tasks / seconds, "away": away_s,
+        "whole": tasks / (book.last_ack - started),
         "again": sum(book.executions.values()) - tasks, "lost": tasks - done.counts.done,
         "doubled": done.tallies["n"] - tasks,
     }
@@ -97,12 +98,13 @@ def run(options: Options) -> Result:
     metrics["lost"], metrics["doubled"] = figures["lost"], figures["doubled"]
     against = compare(
         lambda: worker_processes.measure(tasks=tasks // 4, payload=PAYLOAD),
+        lambda: asyncio.run(measure(tasks=tasks // 2, sessions=8, window=100, kill=False))["whole"],
         tasks=QUICK_PEER_TASKS if options.quick else PEER_TASKS, n=n, warmup=0,
     )
     metrics |= against.metrics
     note = (f"{tasks} tasks with payloads of {len(PAYLOAD)} bytes over TLS on loopback, SQLite with synchronous=FULL; "
             "a task counts when its Ack, which follows the commit, has arrived. The load runs on the same machine. "
-            "The curve's load speaks the protocol only; beside peers two espalier-worker processes run an executor. "
+            "The curve's load speaks the protocol only; beside task queues two espalier-worker processes run an executor. "
             "Peers: two worker processes, results stored, Redis with appendfsync always, JetStream with sync always, "
             f"{PEER_TASKS} tasks each, acknowledged after they ran.")
     return Result("coordinator", machine(), options.seed, warmup, n, metrics,

@@ -55,10 +55,10 @@ def _single(field: FieldDescriptor, value: Any) -> Any:
 
 
 def embedded(data: bytes) -> Any:
-    """The JSON in a field of bytes; None for none. What is no JSON is shown as text."""
+    """The JSON in a field of bytes, UTF-8; None for none. What is no JSON, or nested too deeply, is shown as text."""
     try:
-        return json.loads(data) if data else None
-    except ValueError:
+        return json.loads(data.decode()) if data else None
+    except (ValueError, RecursionError):
         return data.decode(errors="replace")
 
 
