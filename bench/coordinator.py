@@ -104,7 +104,7 @@ def run(options: Options) -> Result:
     metrics |= against.metrics
     note = (f"{tasks} tasks with payloads of {len(PAYLOAD)} bytes over TLS on loopback, SQLite with synchronous=FULL; "
             "a task counts when its Ack, which follows the commit, has arrived. The load runs on the same machine. "
-            "The curve's load speaks the protocol only; beside task queues two espalier-worker processes run an executor. "
+            "The curve's load speaks the protocol only; beside task queues two espalier-workers run an executor. "
             "Peers: two worker processes, results stored, Redis with appendfsync always, JetStream with sync always, "
             f"{PEER_TASKS} tasks each, acknowledged after they ran.")
     return Result("coordinator", machine(), options.seed, warmup, n, metrics,

@@ -31,8 +31,8 @@ def compare(
     workers: Callable[[], float], protocol: Callable[[], float], *, tasks: int, n: int, warmup: int
 ) -> Comparison:
     """Each measures the coordinator once, in tasks per second: with real workers, and with clients that speak the
-    protocol and run nothing. JetStream brings no worker, so its bare client is set against the latter. A peer that fails
-    fails the benchmark.
+    protocol and run nothing. JetStream brings no worker, so its bare client is set against the latter. A peer that
+    fails fails the benchmark.
     """
     places = places_from(os.environ)
     server = ensure(places, Terminal(), families=(NATS,))["nats-server"]
