@@ -85,14 +85,18 @@ async def message_of(route: Route, request: Request) -> Any:
                 raise Permanent(f"{route.path} takes no {name!r}: it takes {', '.join(fields)}", reason="UnknownField")
             values = [from_text(fields[name], text, name) for text in request.query_params.getlist(name)]
             data[name] = values if fields[name].is_repeated else values[-1]
-    return from_json(route.message, {**data, **request.path_params})
+    try:
+        return from_json(route.message, {**data, **request.path_params})
+    except UnicodeEncodeError as error:
+        raise Permanent(f"the request holds half a surrogate pair, which is no text: {error}", reason="InvalidText"
+                        ) from error
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body) if body.strip() else {}
-    except ValueError as error:
-        raise Permanent(f"the body is no JSON: {error}", reason="InvalidJson") from error
+    except (ValueError, RecursionError) as error:
+        raise Permanent(f"the body is no JSON, or nested too deeply: {error}", reason="InvalidJson") from error
     if not isinstance(data, dict):
         raise Permanent("the body must be a JSON object", reason="InvalidJson")
     return data

@@ -89,10 +89,10 @@ def _payload(task: NewTask, name: str, leaf: Callable[[str], Any]) -> bytes:
     if not task.payload:
         return b""
     try:
-        tree = json.loads(task.payload)
-    except ValueError as error:
-        raise _invalid(f"template {name!r}, task {task.key!r}: the payload is not JSON: {error}") from error
-    return json.dumps(_mapped(tree, leaf), separators=(",", ":")).encode()
+        return json.dumps(_mapped(json.loads(task.payload.decode()), leaf), separators=(",", ":")).encode()
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"template {name!r}, task {task.key!r}: the payload is not JSON in UTF-8, or nested too deeply: "
+                       f"{error}") from error
 
 
 def _mapped(tree: Any, leaf: Callable[[str], Any]) -> Any:
@@ -111,8 +111,9 @@ def _leaf(source: str, values: Mapping[str, str], name: str) -> Any:
         return _text(source, values, name)
     try:
         return json.loads(values[match[1]])
-    except ValueError as error:
-        raise Permanent(f"template {name!r}: parameter {match[1]!r} must be JSON, got {values[match[1]]!r}: {error}",
+    except (ValueError, RecursionError) as error:
+        said = f"{values[match[1]]!r:.200}: {error}"
+        raise Permanent(f"template {name!r}: parameter {match[1]!r} must be JSON, got {said}",
                         reason="InvalidParameter") from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from espalier_coordinator.access import Identity
 from espalier_coordinator.archive import Archive
 from espalier_coordinator.calls.jobs import DEFAULT_NAMESPACE, JobCalls, check_payloads
@@ -60,7 +62,7 @@ class LetterCalls:
 def _position(after: str) -> int:
     if not after:
         return 0
-    if not after.isdigit():
+    if not re.fullmatch(r"[0-9]{1,18}", after):
         raise Permanent(f"after={after!r}: give what `next` of the page before said", reason="InvalidPage")
     return int(after)
 
