@@ -53,6 +53,8 @@ class Entry(BaseModel):
             raise ValueError(f"caller {self.name!r}: give either key or certificate")
         if self.role != "admin" and not self.namespaces:
             raise ValueError(f"caller {self.name!r}: give namespaces, or ['*'] for every one")
+        if self.pool and self.role != "worker":
+            raise ValueError(f"caller {self.name!r}: only a worker has a pool, not the role {self.role}")
         return self
 
     def identity(self) -> Identity:
@@ -90,6 +92,9 @@ def read_callers(path: Path) -> Callers:
         names = [entry.name for entry in entries]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two callers of the name {twice[0]!r}")
+        shown = [entry.key or entry.certificate for entry in entries]
+        if twice := sorted({entry.name for entry in entries if shown.count(entry.key or entry.certificate) > 1}):
+            raise ValueError(f"callers {' and '.join(map(repr, twice))} have the same key or certificate: keep one")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -106,8 +111,8 @@ class NamedAccess:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._callers = read_callers(path)
         self._seen = _stamp(path)
+        self._callers = read_callers(path)
         self._looked_at = clock.monotonic()
 
     async def identify(self, token: str) -> Identity:

@@ -80,6 +80,9 @@ async def test_who_is_unknown_to_the_file_may_be_known_elsewhere(tmp_path: Path)
     ("callers:\n- {name: a, role: admin, key: secret}", "key"),
     ("callers:\n- {name: a, role: admin, certificate: a, age: 3}", "age"),
     ("callers:\n- {name: a, role: admin, certificate: a}\n- {name: a, role: admin, certificate: b}", "two callers"),
+    ("callers:\n- {name: a, role: admin, certificate: c}\n- {name: b, role: admin, certificate: c}",
+     "'a' and 'b' have the same key or certificate"),
+    ("callers:\n- {name: a, role: submitter, namespaces: [n], certificate: a, pool: p}", "only a worker has a pool"),
     ("callers: [", "callers file"),
 ])
 def test_a_file_that_is_wrong_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
