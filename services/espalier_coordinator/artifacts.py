@@ -139,5 +139,6 @@ def _checked(namespace: str) -> str:
 
 def _translated(error: OSError) -> EspalierError:
     if error.errno in _FULL:
-        return DiskFull("the artifact volume is full: delete old jobs or enlarge it", reason="DiskFull")
+        return DiskFull("the artifact volume is full: enlarge it, or remove files that no job needs any more",
+                        reason="DiskFull")
     return Retryable(f"the artifact volume: {error.strerror}", reason="StoreUnavailable")
