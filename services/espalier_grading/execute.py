@@ -83,7 +83,7 @@ def read_result(run: NotebookRun, finished: Finished, *, is_last_try: bool) -> N
     if not is_explained and not is_last_try:
         raise PlatformFault(f"the sandbox ended without a word (exit code {finished.code})", reason="SandboxFailed")
     told = {
-        event["key"]: CellResult(**{k: v for k, v in event.items() if k != "event"})
+        event["key"]: CellResult(**{k: _whole(v) for k, v in event.items() if k != "event"})
         for event in events
         if event.get("event") == "cell"
     }
@@ -123,6 +123,11 @@ def _line(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _whole(value: Any) -> Any:
+    """Text without half surrogate pairs: code can have its kernel say them, and no result could be stored with them."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _raise_unstarted(events: list[dict[str, Any]], finished: Finished, run: NotebookRun) -> None:

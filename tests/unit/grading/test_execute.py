@@ -107,3 +107,11 @@ def test_the_sandbox_has_no_network_no_environment_and_a_read_only_root(is_root:
     assert ("setpriv" in command) == is_root
     assert ("--unshare-user" in command) != is_root
     assert "--bind" not in command
+
+
+def test_half_a_surrogate_pair_does_not_spoil_the_result() -> None:
+    said: dict[str, object] = {**_cell("n/a", "E\ud800"), "message": "\udfff", "output": "fine \U0001f600"}
+    result = read_result(RUN, _finished(STARTED, said, _cell("n/t"), FINISHED), is_last_try=True)
+    found = result.cells[0]
+    assert (found.reason, found.message, found.output) == ("E?", "?", "fine \U0001f600")
+    assert result.model_dump_json()
