@@ -78,6 +78,13 @@ def wanted(job: GradingJob, view: JobView | None) -> Wanted | None:
     return Wanted(sandbox, EXECUTION, left, min(left, job.spec.execution.warm_pods)) if left > 0 else None
 
 
+def _wish(facts: GradingJobFacts) -> Wanted | None:
+    """Nothing new while nobody knows how far the job is: after a restart of ours with the coordinator away."""
+    coordinator = facts.coordinator
+    is_known = coordinator.view is not None or coordinator.is_synced
+    return wanted(facts.job, coordinator.view) if is_known else None
+
+
 def follow(facts: GradingJobFacts, settings: OperatorSettings, suspend: bool) -> Followed:
     """What must exist for them, and how existing Jobs follow: a Job that exists is never applied again."""
     changes, deletions = _changes(facts, suspend=suspend)
@@ -91,7 +98,7 @@ def sandbox_deletions(facts: JobFacts[Job]) -> tuple[Deletion, ...]:
 
 
 def _children(facts: GradingJobFacts, *, settings: OperatorSettings, suspend: bool) -> tuple[Object, ...]:
-    wish = wanted(facts.job, facts.coordinator.view)
+    wish = _wish(facts)
     if wish is None or suspend or any(live.name == wish.name for live in facts.sandboxes):
         return ()
     job, namespace = facts.job, facts.job.metadata.namespace
@@ -105,7 +112,7 @@ def _children(facts: GradingJobFacts, *, settings: OperatorSettings, suspend: bo
 
 def _changes(facts: GradingJobFacts, *, suspend: bool) -> tuple[tuple[Change, ...], tuple[Deletion, ...]]:
     """A Job that has used up its pods while code is left to run is made again."""
-    namespace, wish = facts.job.metadata.namespace, wanted(facts.job, facts.coordinator.view)
+    namespace, wish = facts.job.metadata.namespace, _wish(facts)
     changes: list[Change] = []
     deletions: list[Deletion] = []
     for live in facts.sandboxes:

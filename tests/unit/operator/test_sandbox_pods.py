@@ -12,7 +12,7 @@ from espalier_api.tasks import sandbox_tags
 from espalier_kube.cluster import JOB, NODE, RUNTIME_CLASS, Object
 from espalier_kube.objects import metadata, typed
 from espalier_operator.plan import sandbox
-from espalier_operator.plan.facts import CoordinatorFacts, JobFacts
+from espalier_operator.plan.facts import CoordinatorFacts, JobFacts, WorkerFacts
 from espalier_rpc.views import JobView
 from espalier_sandbox.settings import SandboxSettings
 from espalier_worker import once
@@ -161,6 +161,21 @@ async def test_a_pool_that_is_used_up_while_code_is_left_is_made_again() -> None
     await end(world, "Complete")
     last = await world.cluster.get(JOB, "week-1-sandbox", NAMESPACE)
     assert last["metadata"]["uid"] == again["metadata"]["uid"], "all code has run: nothing more is made"
+
+
+def test_pods_stay_as_they_are_while_nobody_knows_how_far_the_job_is() -> None:
+    """The operator is new and the coordinator away: an admission that has ended is not run once more."""
+    obj = grading_job(execution={"sandbox": "container"})
+    obj = {**obj, "metadata": {**obj["metadata"], **STAMP}}
+    job = grading(obj)
+    ended = WorkerFacts("week-1-admission", "a-1", made()["metadata"]["annotations"][sandbox.WORKERS_HASH], False, 1,
+                        is_finished=True)
+    away, back = (
+        sandbox.follow(JobFacts(obj, job, "PEM", coordinator=known, sandboxes=(ended,)), operator_settings(), False)
+        for known in (CoordinatorFacts(), CoordinatorFacts(is_synced=True))
+    )
+    assert away == type(away)()
+    assert [deletion.name for deletion in back.deletions] == ["week-1-admission"], "it is a new job there"
 
 
 async def end(world: World, type_: str, message: str = "") -> None:
