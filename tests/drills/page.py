@@ -23,8 +23,9 @@ def write(target: Path, outcomes: Sequence[Outcome]) -> None:
     lines = [
         "# Drills on cables",
         "",
-        "Two Linux nodes with a real kubelet and two Macs, each on a cable of its own (`espalier local up --nodes",
-        "container --linux 2`), our images and charts. Each drill grades a class in one-shot pods and breaks one thing",
+        "Two Linux nodes with a real kubelet and two Macs, each on a cable of its own",
+        "(`espalier local up --nodes container --linux 2`),",
+        "our images and charts. Each drill grades a class in one-shot pods and breaks one thing",
         "when two tasks are done. It fails unless the job ends within its bound, every submission has one row with its",
         "points, every task one result, and there are as many results as submissions.",
         "`make drill` runs them all and writes this page; `make test` runs the first cut on one Linux node.",
@@ -36,6 +37,8 @@ def write(target: Path, outcomes: Sequence[Outcome]) -> None:
         "A dash: it did not happen, or not before the job ended. *Begun again* counts tasks that were given out more",
         "than once; one result of each counted. *Longest gap* is the longest time without a new result. A node is",
         "called NotReady after about 12 s without a sign of life; a lease of a silent worker ends after 30 s.",
+        "One-shot pods of a lost node are made again after 45 s. While the operator's own node is cut off, the job's",
+        "status stands still: Degraded comes when the node is back.",
         "",
     ]
     target.write_text("\n".join(lines))
