@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -23,6 +24,8 @@ from espalier_rpc.server import COMPRESS_FROM_BYTES, MAX_MESSAGE_BYTES, UNAUTHEN
 
 Identify = Callable[[Request], Awaitable[Identity]]
 
+REFUSAL_S = 1.0
+"""So long a stream may take to be refused; then it has begun, so that the client hears of it and its end is noticed."""
 PROBLEM = "application/problem+json"
 _STATUS: tuple[tuple[type[EspalierError], int], ...] = (
     (TooLarge, 413), (DiskFull, 507), (NotFound, 404), (Forbidden, 403), (Conflict, 409), (Permanent, 422),
@@ -58,10 +61,13 @@ def _stream(route: Route, calls: Calls, identify: Identify) -> Callable[[Request
     async def answer(request: Request) -> Response:
         caller = await identify(request)
         told = stream_of(calls, route)(caller, await message_of(route, request))
-        first = await anext(told)  # a refusal is an answer, not a broken stream
+        first = asyncio.ensure_future(anext(told))
+        await asyncio.wait((first,), timeout=REFUSAL_S)
+        if first.done():
+            first.result()  # a refusal is an answer, not a broken stream
 
         async def lines() -> AsyncIterator[bytes]:
-            yield json.dumps(to_json(first)).encode() + b"\n"
+            yield json.dumps(to_json(await first)).encode() + b"\n"
             async for message in told:
                 yield json.dumps(to_json(message)).encode() + b"\n"
 

@@ -40,7 +40,6 @@ async def metrics_api(settings: CoordinatorSettings, host: Host, pending: Pendin
     if not settings.scaling_port:
         yield
         return
-    assert settings.tls_dir is not None, "the entrance refuses a scaling port without it"
     tls = tls_of(settings)
     if tls is None:
         raise Misconfigured("ESPALIER_COORDINATOR_SCALING_PORT needs a certificate, which the API server verifies: set "

@@ -22,12 +22,14 @@ from espalier_coordinator.model import Job, NewTask
 from espalier_coordinator.scaling import documents
 from espalier_coordinator.scaling.keda import SERVICE, KedaScaler
 from espalier_coordinator.scaling.pending import METRIC, Pending
-from espalier_coordinator.scaling.server import MetricsApi
+from espalier_coordinator.scaling.server import MetricsApi, metrics_api
 from espalier_coordinator.scaling.trust import Trust, trust_of
+from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store.memory import MemoryStore
 from espalier_kit.certificates import KeyPair, issue, make_authority
 from espalier_kit.clock import SystemClock
-from espalier_kit.errors import Permanent
+from espalier_kit.errors import Misconfigured, Permanent
+from espalier_kit.settings import load
 from espalier_rpc.server import Server, TlsFiles
 from espalier_rpc.v1 import externalscaler_pb2 as pb
 from espalier_rpc.v1.externalscaler_pb2_grpc import ExternalScalerStub, add_ExternalScalerServicer_to_server
@@ -153,6 +155,15 @@ async def test_another_authority_of_the_api_server_closes_the_door_to_the_one_be
             await before.get("/apis")
     async with served.caller(STRANGERS, "anyone") as after:
         assert (await after.get("/apis")).status_code == 200, "no names: every certificate of the authority counts"
+
+
+async def test_a_certificate_that_is_named_by_its_files_will_do(host: Host, pending: Pending) -> None:
+    """Outside a cluster the API server is what is missing, not the folder of the certificate."""
+    variables = {"DATA": "/data", "TLS_CERT": "/c.pem", "TLS_KEY": "/k.pem", "SCALING_PORT": "6443"}
+    settings = load(CoordinatorSettings, "coordinator", {f"ESPALIER_COORDINATOR_{k}": v for k, v in variables.items()})
+    with pytest.raises(Misconfigured, match="Kubernetes credentials"):
+        async with metrics_api(settings, host, pending, SystemClock()):
+            pass
 
 
 def test_trust_is_what_the_api_server_publishes() -> None:

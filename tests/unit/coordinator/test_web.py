@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from espalier_coordinator.artifacts import ArtifactFiles
 from espalier_coordinator.calls.book import calls_of
@@ -19,6 +20,7 @@ from espalier_coordinator.host import Host
 from espalier_coordinator.metrics import Metrics
 from espalier_coordinator.model import Job, NewTask
 from espalier_coordinator.openapi import document
+from espalier_coordinator.serving import serving
 from espalier_coordinator.store.memory import MemoryStore
 from espalier_coordinator.web import app
 from espalier_kit.clock import SystemClock
@@ -27,7 +29,7 @@ from tests.support.callers import named_access
 
 
 @pytest.fixture
-async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def web(tmp_path: Path) -> AsyncIterator[FastAPI]:
     clock = SystemClock()
     engine = Engine(clock, random.Random(1), epoch="1-x")
     host = Host(engine, MemoryStore(), clock)
@@ -36,11 +38,25 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     files.open()
     await host.settle(engine.submit(Job("u", "ns", "n"), [NewTask("a", "t"), NewTask("b", "t")]))
     health = Health(host, clock)
-    web = app(host, named_access(tmp_path), files, calls=calls_of(host, health, clock), health=health,
+    yield app(host, named_access(tmp_path), files, calls=calls_of(host, health, clock), health=health,
               metrics=Metrics(host))
+    host.writer.stop(5)
+
+
+@pytest.fixture
+async def http(web: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(web), base_url="https://c") as client:
         yield client
-    host.writer.stop(5)
+
+
+@pytest.fixture
+async def served(web: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Over a real connection: the other transport tells nothing of a stream before its end."""
+    async with (
+        serving(web, host="127.0.0.1", port=0, tls=None) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False) as client,
+    ):
+        yield client
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -79,6 +95,18 @@ async def test_answers(
     answer = await http.request(method, path, content=body, headers=bearer(token) if token else {})
     assert answer.status_code == code, answer.text
     assert words in answer.text
+
+
+async def test_a_watch_begins_before_there_is_anything_to_see(served: httpx.AsyncClient) -> None:
+    """A client's patience for an answer is not the patience for the next job; and whoever goes is noticed."""
+    path = "/v1/jobs:watch"
+    async with served.stream("GET", path, headers=bearer("theirs")) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+        made = await served.post("/v1/jobs", json={"uid": "v", "namespace": "other"}, headers=bearer("root"))
+        assert made.status_code == 200, made.text
+        assert json.loads(await anext(answer.aiter_lines()))["uid"] == "v"
+    refused = await served.get(path, headers=bearer("guess"))
+    assert refused.status_code == 401
 
 
 async def test_an_artifact_comes_back_with_its_length(http: httpx.AsyncClient) -> None:
