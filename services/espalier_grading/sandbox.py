@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+import random
 import shutil
 import signal
 import sys
@@ -27,6 +29,10 @@ from espalier_sandbox import seccomp
 SCRATCH_BYTES = 256 * 1024 * 1024
 """Size of each private temporary file system; they live in memory."""
 NOBODY = 65534
+UIDS = range(61184, 65520)
+"""Systemd's range for passing users, in which nobody else is. Run by root, each run has one of its own: the kernel
+counts processes by user, and one submission's must not use up another's."""
+_uids = itertools.cycle(random.sample(UIDS, len(UIDS)))
 PROCESSES = 1024
 _STDERR_BYTES = 4096
 _SYSTEM = (
@@ -99,7 +105,9 @@ class Bubblewrap:
                 reason="SandboxUnavailable",
             )
         with _filter_file() as filter_:
-            confined = bwrap_command(scratch=scratch, readable=readable, is_root=self._is_root, filter_=filter_)
+            confined = bwrap_command(
+                scratch=scratch, readable=readable, is_root=self._is_root, filter_=filter_, uid=next(_uids)
+            )
             return await _run(
                 [*confined, *command],
                 stdin=stdin,
@@ -144,8 +152,10 @@ def environment(scratch: Path) -> dict[str, str]:
     return {"PATH": path, "TMPDIR": f"{scratch}", **homes, **_ENVIRONMENT}
 
 
-def bwrap_command(*, scratch: Path, readable: Path, is_root: bool, filter_: int) -> list[str]:
-    """The command line up to the confined program; `filter_` is the descriptor of the seccomp filter."""
+def bwrap_command(*, scratch: Path, readable: Path, is_root: bool, filter_: int, uid: int = NOBODY) -> list[str]:
+    """The command line up to the confined program; `filter_` is the descriptor of the seccomp filter, `uid` whose
+    root runs it as.
+    """
     arguments = [
         "bwrap",
         "--die-with-parent",
@@ -172,8 +182,8 @@ def bwrap_command(*, scratch: Path, readable: Path, is_root: bool, filter_: int)
     if is_root:
         arguments += [
             "setpriv",
-            f"--reuid={NOBODY}",
-            f"--regid={NOBODY}",
+            f"--reuid={uid}",
+            f"--regid={uid}",
             "--clear-groups",
             "--no-new-privs",
             "--inh-caps=-all",

@@ -128,6 +128,12 @@ async def test_every_notebook_gets_a_fresh_kernel() -> None:
     assert (name.reason, file.reason) == ("NameError", "FileNotFoundError")
 
 
+async def test_a_fork_bomb_takes_no_processes_from_another_submission() -> None:
+    """The kernel counts them by user: each run has one of its own, or without root a user namespace that counts."""
+    users = [(await _run("import os\nprint(os.getuid())"))[0].output.strip() for _ in range(2)]
+    assert len(set(users)) == (2 if os.geteuid() == 0 else 1)
+
+
 async def test_an_unknown_kernel_is_the_bundles_fault() -> None:
     with pytest.raises(EvaluatorFault, match="kernel cobol is not installed"):
         await _run("1", kernel="cobol")
