@@ -92,7 +92,7 @@ class Forwarding:
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(self._address, pair.port)
         except (OSError, TimeoutError) as error:
-            words = f"nothing answers on port {pair.port} of the pod: {error or 'no answer'}"
+            words = f"nothing answers on port {pair.port} of the pod: {str(error) or 'no answer'}"
             await self._end(pair, words)
             return
         sending = asyncio.create_task(_feed(pair.pieces, writer))
