@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from espalier_api.names import MLX_TAINT
@@ -26,8 +27,16 @@ from espalier_local.places import Places, places_from
 from espalier_local.progress import Progress, Terminal
 from tests.conformance import images, page
 
-AREAS = r"network\] (Services|DNS)|apps\] (Job|Deployment|ReplicaSet|StatefulSet)|node\]|api-machinery\]"
-FOCUS = rf"\[sig-({AREAS}).*\[Conformance\]"
+AREAS = {
+    "network": r"\[sig-network\] (Services|DNS).*\[Conformance\]",
+    "apps": r"\[sig-apps\] (Job|Deployment|ReplicaSet|StatefulSet).*\[Conformance\]",
+    "node": r"\[sig-node\].*\[Conformance\]",
+    "api-machinery": r"\[sig-api-machinery\].*\[Conformance\]",
+}
+"""Which tests; those of one area run one after the other, areas beside each other, as most of a test is waiting."""
+END = r"\[Conformance\]"
+ALONE = r"\[Serial\]"
+"""Tests that change nodes or count what is in the cluster run by themselves, at the end."""
 NAME = "conformance"
 TEST_PACKAGE, AGNHOST_PACKAGE = "k8s.io/kubernetes/test/e2e", "k8s.io/kubernetes/test/images/agnhost"
 
@@ -35,7 +44,7 @@ TEST_PACKAGE, AGNHOST_PACKAGE = "k8s.io/kubernetes/test/e2e", "k8s.io/kubernetes
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--focus", default=FOCUS, help="regular expression of the tests to run (default: the page's)")
+    parser.add_argument("--focus", default="", help="regular expression of the tests to run; no page is written then")
     parser.add_argument("--timeout", default="2h", help="of the whole run (default: %(default)s)")
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     arguments = parser.parse_args()
@@ -49,11 +58,11 @@ def main() -> int:
         _keep_to_linux(cluster)
         with progress.step("images"):
             _load(cluster, home, programs)
-        report = home / "junit.xml"
         began = time.monotonic()
-        _run(cluster, programs["e2e.test"], report, focus=arguments.focus, timeout=arguments.timeout)
-        results = page.read(report)
-        if arguments.focus == FOCUS:
+        suites = {"focus": arguments.focus} if arguments.focus else AREAS
+        reports = _run_all(cluster, programs["e2e.test"], home, suites, arguments.timeout)
+        results = sorted((result for report in reports for result in page.read(report)), key=lambda found: found.name)
+        if not arguments.focus:
             page.write(places.checkout / "docs/reference/conformance.md", results, seconds=time.monotonic() - began)
     finally:
         if not arguments.keep:
@@ -110,16 +119,34 @@ def _keep_to_linux(cluster: Cluster) -> None:
     subprocess.run([*kubectl, "cordon", *macs], check=True, stdout=subprocess.DEVNULL)
 
 
-def _run(cluster: Cluster, program: Path, report: Path, *, focus: str, timeout: str) -> None:
-    report.unlink(missing_ok=True)
-    subprocess.run(
+def _run_all(cluster: Cluster, program: Path, home: Path, suites: Mapping[str, str], timeout: str) -> list[Path]:
+    """Areas beside each other, then what must be alone; returns the reports."""
+    reports = {name: home / f"{name}.xml" for name in (*suites, "alone")}
+    for report in reports.values():
+        report.unlink(missing_ok=True)
+    running = [
+        subprocess.Popen(*_command(cluster, program, reports[name], focus=focus, skip=ALONE, timeout=timeout))
+        for name, focus in suites.items()
+    ]
+    for process in running:
+        process.wait()
+    alone = "|".join(f"{focus.removesuffix(END)}.*{ALONE}.*{END}" for focus in suites.values())
+    subprocess.run(*_command(cluster, program, reports["alone"], focus=alone, skip="", timeout=timeout), check=False)
+    return [report for report in reports.values() if report.exists()]
+
+
+def _command(
+    cluster: Cluster, program: Path, report: Path, *, focus: str, skip: str, timeout: str
+) -> tuple[list[str]]:
+    return (
         [
-            program, "--provider=skeleton", f"--kubeconfig={cluster.kubeconfig}", f"--ginkgo.focus={focus}",
-            f"--ginkgo.junit-report={report}", f"--ginkgo.timeout={timeout}", "--ginkgo.no-color", "--ginkgo.succinct",
+            "env", *(f"{name}={value}" for name, value in containers.UNPROXIED.items()), str(program),
+            "--provider=skeleton", f"--kubeconfig={cluster.kubeconfig}", f"--ginkgo.focus={focus}",
+            *([f"--ginkgo.skip={skip}"] if skip else []), f"--ginkgo.junit-report={report}",
+            f"--ginkgo.timeout={timeout}", "--ginkgo.no-color", "--ginkgo.succinct",
             f"--kubectl-path={cluster.assets['kubectl']}", "--allowed-not-ready-nodes=2",
             "--dump-logs-on-failure=false", f"--non-blocking-taints={MLX_TAINT},node-role.kubernetes.io/control-plane",
         ],
-        check=False, env={**os.environ, **containers.UNPROXIED},
     )  # fmt: skip
 
 
