@@ -122,7 +122,9 @@ BAD_JOBS = {
     ),
     "no submissions": ("submissions", REMOVED, "spec.submissions: Required value"),
     "no points": ("scale.points", 0, "spec.scale.points"),
-    "an unknown sandbox": ("execution.sandbox", "docker", 'supported values: "bubblewrap", "container", "gvisor", "none"'),
+    "an unknown sandbox": (
+        "execution.sandbox", "docker", 'supported values: "bubblewrap", "container", "gvisor", "none"'
+    ),
     "a memory of words": ("execution.memory", "one gig", "write a Kubernetes quantity such as 500m, 2 or 2Gi"),
     "a memory that starts no kernel": ("execution.memory", "16Mi", "must be between 128Mi"),
     "a memory that no machine has": ("execution.memory", "9999E", "must be between 128Mi"),
