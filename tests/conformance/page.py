@@ -13,6 +13,7 @@ EXPLAINED: tuple[tuple[str, str], ...] = (
         "pull policy of Always",
         "it demands that an image is pulled; there is no registry here, and nothing ever tries to reach one",
     ),
+    ("Sample API Server", "it needs the images of a sample API server and of etcd, which are not among ours"),
 )
 """Pattern of a test's name and why it fails here. A failure that no pattern explains fails the run."""
 
