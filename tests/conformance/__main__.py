@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,8 @@ def main() -> int:
         reports = _run_all(cluster, programs["e2e.test"], home, suites, arguments.timeout)
         results = sorted((result for report in reports for result in page.read(report)), key=lambda found: found.name)
         if not arguments.focus:
-            page.write(places.checkout / "docs/reference/conformance.md", results, seconds=time.monotonic() - began)
+            page.write(places.checkout / "docs/reference/conformance.md", results,
+                       selected=_selected(programs["e2e.test"]), seconds=time.monotonic() - began)
     finally:
         if not arguments.keep:
             down(NAME, places, progress)
@@ -110,6 +112,17 @@ def _load(cluster: Cluster, home: Path, programs: dict[str, Path]) -> None:
             for host in cluster.hosts:
                 if isinstance(host, containers.LinuxHost):
                     run(ctr(host.containerd, "images", "import", str(archive)), timeout_s=300)
+
+
+def _selected(program: Path) -> int:
+    """How many tests the areas have."""
+    command = [
+        str(program), "--provider=skeleton", "--kubeconfig=/dev/null", "--ginkgo.dry-run", "--ginkgo.no-color",
+        f"--ginkgo.focus={'|'.join(AREAS.values())}",
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Ran (\d+) of", told)
+    return int(found[1]) if found else 0
 
 
 def _keep_to_linux(cluster: Cluster) -> None:

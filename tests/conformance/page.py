@@ -13,6 +13,10 @@ EXPLAINED: tuple[tuple[str, str], ...] = (
         "pull policy of Always",
         "it demands that an image is pulled; there is no registry here, and nothing ever tries to reach one",
     ),
+    (
+        "read only busybox container",
+        "it compares a shell's words; the shell of our busybox image is bash, which refuses the write in other words",
+    ),
     ("Sample API Server", "it needs the images of a sample API server and of etcd, which are not among ours"),
 )
 """Pattern of a test's name and why it fails here. A failure that no pattern explains fails the run."""
@@ -48,6 +52,8 @@ def read(report: Path) -> list[Result]:
             continue
         failure = case.find("failure") if case.find("failure") is not None else case.find("error")
         message = "" if failure is None else " ".join((failure.get("message") or "").split())[:300]
+        if message.startswith("Interrupted"):
+            continue  # it was running when the run was stopped: neither passed nor failed
         results.append(Result(_bare(name), failure is not None, float(case.get("time", 0)), message))
     return sorted(results, key=lambda result: result.name)
 
@@ -57,9 +63,10 @@ def reason_of(name: str) -> str | None:
     return next((reason for pattern, reason in EXPLAINED if re.search(pattern, name)), None)
 
 
-def write(target: Path, results: list[Result], *, seconds: float) -> None:
-    """The page."""
+def write(target: Path, results: list[Result], *, selected: int, seconds: float) -> None:
+    """The page; `selected` is how many tests a run that is not stopped has."""
     failures = [result for result in results if result.is_failure]
+    missing = len(results) < selected
     ran, failed = Counter(result.area for result in results), Counter(result.area for result in failures)
     lines = [
         "# Conformance",
@@ -69,6 +76,7 @@ def write(target: Path, results: list[Result], *, seconds: float) -> None:
         "where some web server is wanted, pause ours), so tests that need any other image cannot pass here.",
         "",
         f"**{len(results) - len(failures)} of {len(results)} passed** in {seconds / 60:.0f} minutes.",
+        *([f"The run was stopped before the other {selected - len(results)} of {selected}."] if missing else []),
         "",
         "| area | passed | of |",
         "|---|---|---|",
