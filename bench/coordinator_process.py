@@ -36,7 +36,7 @@ class CoordinatorProcess:
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
-        self.grpc_port, self.http_port = _free_ports(2)
+        self.grpc_port, self.http_port = free_ports(2)
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,7 @@ class CoordinatorProcess:
     @property
     def is_listening(self) -> bool:
         """It takes calls: it is the active one."""
-        try:
-            socket.create_connection(("127.0.0.1", self.grpc_port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        return answers(self.grpc_port)
 
     @property
     def has_ended(self) -> bool:
@@ -114,7 +110,17 @@ class CoordinatorProcess:
         raise RuntimeError(f"the coordinator did not start: {self.log.read_text()[-2000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def answers(port: int) -> bool:
+    """Whether something on loopback takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ones on loopback."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:

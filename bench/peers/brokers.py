@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.coordinator_process import answers, free_ports
 from espalier_kit.errors import Misconfigured
 
 START_S = 15.0
@@ -21,7 +21,7 @@ def redis(folder: Path) -> Iterator[str]:
     program = shutil.which("redis-server")
     if program is None:
         raise Misconfigured("this benchmark needs redis-server: apt install redis-server")
-    port = _free_port()
+    (port,) = free_ports(1)
     command = [
         program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--appendonly", "yes",
         "--appendfsync", "always", "--save", "", "--daemonize", "no", "--loglevel", "warning",
@@ -39,7 +39,7 @@ def redis_version() -> str:
 @contextmanager
 def nats(program: Path, folder: Path) -> Iterator[str]:
     """A NATS server whose JetStream syncs every message; yields its URL."""
-    port = _free_port()
+    (port,) = free_ports(1)
     settings = folder / "nats.conf"
     settings.write_text(
         f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / "jetstream"}", sync_interval: always }}\n'
@@ -53,23 +53,10 @@ def _running(command: list[str], log: Path, port: int) -> Iterator[None]:
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
             end = time.monotonic() + START_S
-            while not _answers(port):
+            while not answers(port):
                 if process.poll() is not None or time.monotonic() > end:
                     raise RuntimeError(f"{command[0]} did not start: {log.read_text(errors='replace')[-500:]}")
                 time.sleep(0.02)
             yield
         finally:
             process.terminate()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

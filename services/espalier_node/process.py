@@ -35,7 +35,6 @@ MESSAGE_BYTES = 4096
 OUTPUT_BYTES = 10240
 _UNKNOWN = 137
 _LOCALHOST = (("127.0.0.1", "localhost"), ("::1", "localhost"))
-_CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 class ProcessRuntime:
@@ -157,7 +156,7 @@ class ProcessRuntime:
             "working_directory": config.working_directory,
         })
         _dump(directory / "spec.json", {
-            "argv": wrapped.argv, "env": _CLEAN, "info_fd": wrapped.info_fd, "has_info": wrapped.has_info,
+            "argv": wrapped.argv, "env": commands.ENVIRONMENT, "info_fd": wrapped.info_fd, "has_info": wrapped.has_info,
             "payload": "payload.json", "payload_fd": launch.PAYLOAD_FD, "nice": self._nice,
             "log_max_bytes": self._log_max_bytes, "streak": config.streak, "user": config.user, "group": config.group,
             "groups": config.groups,
@@ -233,7 +232,7 @@ def _launcher(descriptor: int) -> tuple[str, ...]:
 
 async def _communicate(line: tuple[str, ...], payload: bytes, timeout_s: float) -> ExecResult:
     process = await asyncio.create_subprocess_exec(
-        *line, env=_CLEAN, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        *line, env=commands.ENVIRONMENT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )
     try:

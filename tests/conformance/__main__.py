@@ -138,29 +138,25 @@ def _run_all(cluster: Cluster, program: Path, home: Path, suites: Mapping[str, s
     for report in reports.values():
         report.unlink(missing_ok=True)
     running = [
-        subprocess.Popen(*_command(cluster, program, reports[name], focus=focus, skip=ALONE, timeout=timeout))
+        subprocess.Popen(_command(cluster, program, reports[name], focus=focus, skip=ALONE, timeout=timeout))
         for name, focus in suites.items()
     ]
     for process in running:
         process.wait()
     alone = "|".join(f"{focus.removesuffix(END)}.*{ALONE}.*{END}" for focus in suites.values())
-    subprocess.run(*_command(cluster, program, reports["alone"], focus=alone, skip="", timeout=timeout), check=False)
+    subprocess.run(_command(cluster, program, reports["alone"], focus=alone, skip="", timeout=timeout), check=False)
     return [report for report in reports.values() if report.exists()]
 
 
-def _command(
-    cluster: Cluster, program: Path, report: Path, *, focus: str, skip: str, timeout: str
-) -> tuple[list[str]]:
-    return (
-        [
-            "env", *(f"{name}={value}" for name, value in containers.UNPROXIED.items()), str(program),
-            "--provider=skeleton", f"--kubeconfig={cluster.kubeconfig}", f"--ginkgo.focus={focus}",
-            *([f"--ginkgo.skip={skip}"] if skip else []), f"--ginkgo.junit-report={report}",
-            f"--ginkgo.timeout={timeout}", "--ginkgo.no-color", "--ginkgo.succinct",
-            f"--kubectl-path={cluster.assets['kubectl']}", "--allowed-not-ready-nodes=2",
-            "--dump-logs-on-failure=false", f"--non-blocking-taints={MLX_TAINT},node-role.kubernetes.io/control-plane",
-        ],
-    )  # fmt: skip
+def _command(cluster: Cluster, program: Path, report: Path, *, focus: str, skip: str, timeout: str) -> list[str]:
+    return [
+        "env", *(f"{name}={value}" for name, value in containers.UNPROXIED.items()), str(program),
+        "--provider=skeleton", f"--kubeconfig={cluster.kubeconfig}", f"--ginkgo.focus={focus}",
+        *([f"--ginkgo.skip={skip}"] if skip else []), f"--ginkgo.junit-report={report}",
+        f"--ginkgo.timeout={timeout}", "--ginkgo.no-color", "--ginkgo.succinct",
+        f"--kubectl-path={cluster.assets['kubectl']}", "--allowed-not-ready-nodes=2",
+        "--dump-logs-on-failure=false", f"--non-blocking-taints={MLX_TAINT},node-role.kubernetes.io/control-plane",
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

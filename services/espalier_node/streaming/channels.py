@@ -63,7 +63,12 @@ def wish_of(query: Mapping[str, str], command: tuple[str, ...]) -> Wish:
     """Raises `Permanent` when there is nothing to run."""
     if not command:
         raise Permanent("name a command to run, after --", reason="BadRequest")
-    return Wish(command, has_stdin=query.get("input") in ("1", "true"), is_tty=query.get("tty") in ("1", "true"))
+    return Wish(command, has_stdin=is_set(query, "input"), is_tty=is_set(query, "tty"))
+
+
+def is_set(query: Mapping[str, str], name: str) -> bool:
+    """Whether the API server passes that flag on."""
+    return query.get(name) in ("1", "true")
 
 
 def success() -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Streams:
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """What a container writes from now on. Containers here have no standard input to attach to."""
         worker, name = find(self._pods, request), request.match_info["container"]
-        if request.query.get("input") in ("1", "true"):
+        if channels.is_set(request.query, "input"):
             raise Permanent(f"container {name} has no standard input on this node; attach without -i, or use exec -i")
         path = self._context.runtime.log_path(worker.pod.uid, name)
         if path is None:
