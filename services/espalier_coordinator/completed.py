@@ -112,15 +112,13 @@ class Summary:
 
 def summary_of(entry: JobEntry) -> str:
     """For `ArchiveJob`."""
-    leaves = (t for t in entry.leaves if not entry.graph.is_needed(t.record.key))
-    told = [t for t in dict.fromkeys([*entry.failed, *leaves]) if t.ending]
     return json.dumps({
         "state": entry.state, "counts": {state: n for state, n in entry.counts.items() if n},
         "tallies": entry.tallies, "lost": entry.lost_leases,
         "outcomes": [
             {"id": t.record.id, "key": t.record.key, "type": t.record.type, "state": t.state,
              "attempts": t.ending.attempts, "worker": t.ending.worker, "reason": t.ending.reason,
-             "message": t.ending.message, "value": t.ending.value.decode("latin-1")} for t in told if t.ending
+             "message": t.ending.message, "value": t.ending.value.decode("latin-1")} for t in entry.told if t.ending
         ],
     })
 

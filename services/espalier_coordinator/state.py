@@ -81,6 +81,12 @@ class JobEntry:
         return min(1.0, (ended + sum(self.progress.values())) / len(self.tasks))
 
     @property
+    def told(self) -> tuple[TaskEntry, ...]:
+        """The tasks that a submitter hears of: failed ones, then those that nobody waits for."""
+        leaves = (task for task in self.leaves if not self.graph.is_needed(task.record.key))
+        return tuple(dict.fromkeys([*self.failed, *leaves]))
+
+    @property
     def is_finished(self) -> bool:
         return not any(self.counts[state] for state in _OPEN)
 

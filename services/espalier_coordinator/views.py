@@ -55,10 +55,8 @@ def job_picture(engine: Engine, entry: JobEntry) -> JobPicture:
     """The job now: counts by the words of `Counts`, failed tasks and those that nobody waits for."""
     counts = {state.value: entry.counts[state] for state in TaskState if state not in _PENDING}
     counts["pending"] = sum(entry.counts[state] for state in _PENDING)
-    leaves = (t for t in entry.leaves if not entry.graph.is_needed(t.record.key))
-    told = dict.fromkeys([*entry.failed, *leaves])
     return JobPicture(
-        entry.job, entry.state, counts, dict(entry.tallies), tuple(task_picture(t) for t in told),
+        entry.job, entry.state, counts, dict(entry.tallies), tuple(task_picture(t) for t in entry.told),
         _count_workers(engine.workers.values(), entry), engine.epoch, entry.lost_leases, entry.fraction, entry.message,
     )
 
