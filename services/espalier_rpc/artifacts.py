@@ -46,10 +46,6 @@ def web_client(base_url: str, *, ca_pem: str | None, pair: tuple[Path, Path] | N
     return httpx.AsyncClient(base_url=base_url, verify=context, timeout=_TIMEOUT, trust_env=False)
 
 
-_JITTER = random.Random()
-"""Shared: a worker makes a store for every attempt, and seeding costs as much as all the rest of it."""
-
-
 class HttpArtifacts:
     """`ArtifactStore` of one namespace. Tries again while the coordinator is away, then raises `Retryable`."""
 
@@ -63,6 +59,7 @@ class HttpArtifacts:
         self._extensions = {"sni_hostname": server_name} if server_name else {}
         self._clock = clock or SystemClock()
         self._backoff = backoff
+        self._rng = random.Random()  # jitter only
 
     async def put(self, data: bytes | AsyncIterable[bytes]) -> str:
         """Store. Bytes are tried again; a stream can be read only once, so its caller tries again."""
@@ -149,7 +146,7 @@ class HttpArtifacts:
             except Retryable as error:
                 if number == TRIES:
                     raise
-                await self._clock.sleep(error.after_s or self._backoff.delay_s(number, _JITTER))
+                await self._clock.sleep(error.after_s or self._backoff.delay_s(number, self._rng))
         raise AssertionError("unreachable: count() never ends")
 
 

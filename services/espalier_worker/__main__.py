@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Coroutine, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 
 from espalier_kit import logs
@@ -23,6 +23,9 @@ from espalier_worker.executors import Executors, InstalledExecutors, named_point
 from espalier_worker.metrics import Metrics
 from espalier_worker.settings import WorkerSettings, words
 from espalier_worker.worker import Identity, Worker
+
+STORES = 64
+"""Namespaces whose artifact stores a worker keeps at hand; a pool's worker may serve more."""
 
 
 def main() -> int:
@@ -81,9 +84,10 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
             namespace=settings.namespace if not settings.pool else "", heartbeat_s=settings.heartbeat_s,
             tags=words(settings.tags), resources=settings.resources, at_most=1 if settings.once else None,
         )
+        # One store per namespace, not one per attempt: an attempt of a small task costs less than making it.
+        stores = lru_cache(maxsize=STORES)(partial(door.artifacts, http))
         worker = Worker(
-            identity, connect=door.connect, executors=executors, artifacts=partial(door.artifacts, http), clock=clock,
-            metrics=metrics,
+            identity, connect=door.connect, executors=executors, artifacts=stores, clock=clock, metrics=metrics,
         )
         lag = health.LoopLag(clock, metrics)
         web = health.app(worker.facts, lag, metrics)
