@@ -5,6 +5,7 @@ The generated model classes are not used: objects stay JSON, which keeps memory 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
@@ -105,7 +106,7 @@ class Client:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Retryable(f"the watch of {kind.plural} broke: {error!r}", reason="WatchBroken") from error
         finally:
-            response.close()
+            _cut(response)
 
     async def create(self, obj: Object) -> Object:
         kind, namespace, _ = _identify(obj)
@@ -180,6 +181,7 @@ class Client:
 
     async def close(self) -> None:
         await self._api.close()
+        await asyncio.sleep(0)  # streams that were cut a moment ago let go of their sockets in the loop's next turn
 
     async def _json(
         self,
@@ -235,6 +237,17 @@ class Client:
     async def _authorisation(self) -> dict[str, str]:
         setting = (await self._configuration.auth_settings()).get("BearerToken")
         return {"Authorization": str(setting["value"])} if setting and setting.get("value") else {}
+
+
+def _cut(response: aiohttp.ClientResponse) -> None:
+    """End a stream that is not at its end, at once.
+
+    A farewell in TLS waits for the server's, and whoever closes the client and the event loop next leaves the socket
+    open meanwhile.
+    """
+    if response.connection is not None and (transport := response.connection.transport) is not None:
+        transport.abort()
+    response.close()
 
 
 _MANAGED = {"fieldManager": FIELD_MANAGER}

@@ -12,6 +12,7 @@ import re
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 import psutil
@@ -125,15 +126,16 @@ async def serving(cluster: Cluster, client: Client) -> None:
 
 
 async def _approve_serving(client: Client) -> None:
-    async for event in follow(client, CSR):
-        spec = event.object["spec"]
-        if spec["signerName"] == signing.SERVING_SIGNER and spec["username"] == f"system:node:{NODE_NAME}":
-            if not signing.is_decided(event.object):
-                approved = signing.decided(
-                    event.object, approve=True, reason="Test", message="approved by the test", now=datetime.now(UTC)
-                )
-                await client.replace(approved, subresource="approval")
-            return
+    async with aclosing(follow(client, CSR)) as changes:
+        async for event in changes:
+            spec = event.object["spec"]
+            if spec["signerName"] == signing.SERVING_SIGNER and spec["username"] == f"system:node:{NODE_NAME}":
+                if not signing.is_decided(event.object):
+                    approved = signing.decided(
+                        event.object, approve=True, reason="Test", message="approved by the test", now=datetime.now(UTC)
+                    )
+                    await client.replace(approved, subresource="approval")
+                return
 
 
 async def _until_open(host: str, port: int) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -90,8 +91,8 @@ async def test_delete_is_graceful_then_firm(cluster: LocalCluster, client: Clien
         await until_pod(client, namespace, name, is_ready, "readiness")
     ended: dict[str, tuple[float, Object]] = {}
     began = time.monotonic()
-    async with asyncio.timeout(TIMEOUT_S):
-        async for event in follow(client, POD, namespace):
+    async with asyncio.timeout(TIMEOUT_S), aclosing(follow(client, POD, namespace)) as changes:
+        async for event in changes:
             name = event.object["metadata"]["name"]
             if event.type == "ADDED":
                 await client.delete(POD, name, namespace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,10 +185,11 @@ async def _until(
 
     async def watch() -> None:
         nonlocal last
-        async for event in follow(client, DEPLOYMENT, SYSTEM, fields=f"metadata.name={name}"):
-            last = event.object
-            if fits(last):
-                return
+        async with aclosing(follow(client, DEPLOYMENT, SYSTEM, fields=f"metadata.name={name}")) as changes:
+            async for event in changes:
+                last = event.object
+                if fits(last):
+                    return
 
     try:
         await asyncio.wait_for(watch(), timeout_s)

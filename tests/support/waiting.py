@@ -81,11 +81,12 @@ async def until_event(
     others: list[str] = []
 
     async def watch() -> Object:
-        async for event in follow(cluster, EVENT, namespace):
-            if fingerprint(event.object) not in seen and event.type != "DELETED":
-                if predicate(event.object):
-                    return event.object
-                others.append(f"{event.object.get('reason')}: {event.object.get('message', '')[:100]}")
+        async with aclosing(follow(cluster, EVENT, namespace)) as changes:
+            async for event in changes:
+                if fingerprint(event.object) not in seen and event.type != "DELETED":
+                    if predicate(event.object):
+                        return event.object
+                    others.append(f"{event.object.get('reason')}: {event.object.get('message', '')[:100]}")
         raise AssertionError("unreachable: follow never ends")
 
     try:
