@@ -1,4 +1,7 @@
-"""Find the real binaries, or build them once per version from the Go modules under tools/."""
+"""Find the real binaries, or build them once per version from the Go modules under tools/.
+
+`python -m espalier_local.assets` builds all of them that this machine can use.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier_kit.errors import Misconfigured, Permanent
+from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured, Permanent
 from espalier_local.locks import held
-from espalier_local.places import Places
-from espalier_local.progress import Advance, Progress
+from espalier_local.machine import Machine, look, problem
+from espalier_local.places import Places, places_from
+from espalier_local.progress import Advance, Progress, Terminal
 
 GO_AT_LEAST = (1, 26)
 BUILD_SPACE_BYTES = 6 * 2**30
@@ -117,6 +121,11 @@ def ensure(places: Places, progress: Progress, *, families: Sequence[Family] = F
             _build_once(family, module, target, places.path, progress)
         paths |= {binary: target / binary for binary in family.binaries.values()}
     return Assets(paths)
+
+
+def usable(machine: Machine) -> tuple[Family, ...]:
+    """What a local cluster on this machine and the tests want."""
+    return (*FAMILIES, HELM_3, *(LINUX_FAMILIES if not problem(machine) else ()))
 
 
 def read_module(directory: Path) -> GoModule:
@@ -239,3 +248,17 @@ def _failure(family: Family, output: str) -> Exception:
         sentence = f"the disk is full while building {family.name}; free {BUILD_SPACE_BYTES // 2**30} GiB, try again"
         return Permanent(sentence, reason="DiskFull")
     return Permanent(f"building {family.name} with go failed: {output.strip()[-600:]}", reason="BuildFailed")
+
+
+def main() -> None:
+    """Build what is not there yet; print each binary's path."""
+    try:
+        found = ensure(places_from(os.environ), Terminal(), families=usable(look()))
+    except EspalierError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else 1) from error
+    sys.stdout.write("".join(f"{path}\n" for path in found.paths.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,9 @@ from espalier_local.assets import (
     parse_go_version,
     parse_module,
     read_module,
+    usable,
 )
+from espalier_local.machine import CONTROLLERS, Machine
 from espalier_local.places import Places
 from espalier_local.progress import Silent
 
@@ -50,6 +52,14 @@ def places_with_go(tmp_path: Path, build: str) -> Places:
     listing = 'case "$1" in version) echo go version go1.26.1 x/y; exit;; list) echo a; echo b; exit;; esac'
     script(tmp_path / "bin" / "go", f"{listing}\n{build}")
     return Places(cache=tmp_path / "cache", checkout=TOOLS.parent, path=str(tmp_path / "bin"))
+
+
+@pytest.mark.parametrize(("is_root", "more"), [(True, LINUX_FAMILIES), (False, ())], ids=["root", "anybody"])
+def test_what_only_linux_nodes_need_is_built_only_where_they_can_be(
+    tmp_path: Path, is_root: bool, more: tuple[Family, ...]
+) -> None:
+    machine = Machine("linux", is_root, has=lambda _tool: True, plugins=tmp_path, controllers=CONTROLLERS)
+    assert usable(machine) == (*FAMILIES, HELM_3, *more)
 
 
 def test_go_mod_gives_tools_and_version() -> None:
