@@ -27,7 +27,7 @@ from espalier_cli.terminal import notes, out, run
 from espalier_grading import course
 from espalier_kit.artifacts import SCHEME
 from espalier_kit.errors import NotFound, Permanent
-from espalier_kube.cluster import GRADING_JOB, Cluster, Object
+from espalier_kube.cluster import GRADING_JOB, RUNTIME_CLASS, Cluster, Object
 from espalier_local import cluster as local
 from espalier_local import release
 from espalier_local.hosts import PROFILES, container_profiles
@@ -37,8 +37,12 @@ from espalier_local.progress import Terminal
 
 JOB = "ps1"
 NAMESPACE = "default"
-SANDBOX = {Nodes.process: "bubblewrap", Nodes.container: "container"}
-"""Where submissions run: in a sandbox on the worker's own machine, or each in a fresh pod."""
+SANDBOXES = {
+    "bubblewrap": "in a sandbox on the worker's own machine (bubblewrap)",
+    "gvisor": "each in a fresh pod under gVisor",
+    "container": "each in a fresh pod under runc, as no node has RuntimeClass gvisor",
+}
+"""Where submissions run, as `execution.sandbox` and in words."""
 _GONE_SECONDS = 120.0
 _GRADED_SECONDS = 900.0
 """Of a job that takes about a minute on two idle cores."""
@@ -87,6 +91,17 @@ def shortened(reason: str) -> str:
     return f"{first} (and {len(rest)} more)" if rest else first
 
 
+async def strongest_sandbox(api: Cluster, nodes: Nodes) -> str:
+    """The `execution.sandbox` for this cluster. On container nodes gVisor where they have it."""
+    if nodes is Nodes.process:
+        return "bubblewrap"
+    try:
+        await api.get(RUNTIME_CLASS, "gvisor")
+    except NotFound:
+        return "container"
+    return "gvisor"
+
+
 async def _demo(places: Places, name: str, nodes: Nodes) -> None:
     steps = Terminal(notes)
     bundle, submissions = course.bundle(), course.submissions()
@@ -100,10 +115,12 @@ async def _demo(places: Places, name: str, nodes: Nodes) -> None:
             await _remove(api)
         async with artifacts_of(api, where) as store:
             spec = read_template(places.checkout / "examples/grading/course.yaml")
-            spec["execution"]["sandbox"] = SANDBOX[nodes]
+            sandbox = await strongest_sandbox(api, nodes)
+            spec["execution"]["sandbox"] = sandbox
             spec["assignment"] = {"uri": SCHEME + await store.put(bundle)}
             spec["submissions"] = {"uri": SCHEME + await store.put(submissions)}
         await api.apply(job_object(JOB, NAMESPACE, spec))
+        notes.print(f"submissions run {SANDBOXES[sandbox]}")
         notes.print("grading three submissions; both judges run on this machine's processor, which takes minutes")
         job = await _graded(api)
         async with artifacts_of(api, where) as store:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import subprocess
+import sys
+import time
+from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -139,6 +144,39 @@ def test_a_pulled_plug_is_noticed_and_mended(lab: Cluster, node: str) -> None:
     eventually(lambda: node not in ready(lab), "noticed")
     assert CliRunner().invoke(app, ["mend", node, "--name", lab.name]).exit_code == 0
     eventually(lambda: node in ready(lab), "Ready again")
+
+
+def test_a_shaped_cable_carries_no_more_than_it_was_told(lab: Cluster, tmp_path: Path) -> None:
+    """Half a megabyte takes four seconds at 1 Mbit/s, from a Mac to the switch."""
+    (tmp_path / "half").write_bytes(bytes(500_000))
+    mac = kubectl(lab, "get", "node", "mac-studio-1", "--output=jsonpath={.status.addresses[0].address}")
+    serve = (sys.executable, "-m", "http.server", "8098", "--bind", mac, "--directory", str(tmp_path))
+    with subprocess.Popen(
+        cables.inside(f"esp{lab.address_range.n}-mac-studio-1", *serve), stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            eventually(lambda: fetched_s(f"http://{mac}:8098/half") < 2, "there unshaped", 20.0)
+            assert shaped(lab, "--rate", "1mbit")
+            assert fetched_s(f"http://{mac}:8098/half") > 3
+            assert shaped(lab, "--off")
+            assert fetched_s(f"http://{mac}:8098/half") < 2
+        finally:
+            server.terminate()
+
+
+def shaped(lab: Cluster, *how: str) -> bool:
+    """By the command, as a person does it."""
+    return CliRunner().invoke(app, ["shape", "mac-studio-1", *how, "--name", lab.name]).exit_code == 0
+
+
+def fetched_s(url: str) -> float:
+    """Seconds until all of it is here; for ever if nobody answers."""
+    began = time.monotonic()
+    try:
+        assert len(httpx.get(url, timeout=30, trust_env=False).content) == 500_000
+    except httpx.TransportError:
+        return math.inf
+    return time.monotonic() - began
 
 
 def test_pods_outlive_everything_that_manages_them(lab: Cluster, places: Places) -> None:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from typing import Any
+import re
 
 import pytest
 
 from espalier_cli.connection import artifacts_of
 from espalier_cli.options import Where
-from espalier_kube.client import Client, connect
+from espalier_kube.client import Client
 from espalier_kube.cluster import POD, SECRET
 from espalier_local import api
 from espalier_local.bootstrap import NAMESPACE
 from espalier_local.building import Built
 from espalier_local.cluster import Cluster
 from espalier_local.release import IMAGE_ANNOTATION
-from tests.support import classroom
+from tests.support.demo import demonstrated
 from tests.support.flows import recording
 from tests.support.machines import eventually, kubectl, tried
-from tests.support.platform import Platform
-from tests.support.waiting import has
+from tests.support.pods import container, is_ready, until_pod
+from tests.support.pods import pod as process_pod
+from tests.support.waiting import until_gone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-GRADED_S = 240
 SYSTEM = f"--namespace={NAMESPACE}"
 
 
@@ -50,31 +49,25 @@ def test_macs_have_serving_certificates_by_the_operator_in_its_container(release
                "a Mac's kubelet API")  # fmt: skip
 
 
-def test_a_class_is_graded_in_one_shot_pods(released: Cluster, namespace: str) -> None:
-    """The same grades as on process nodes, over Services and names; every connection was one that policies allow."""
+def test_the_demo_gives_the_same_points_in_one_shot_pods(released: Cluster) -> None:
+    """The command checks its figures as on process nodes; every connection was one that policies allow."""
     with recording(released) as seen:
-        rows = asyncio.run(graded(released, namespace))
-    assert {row["name"]: row["tests"] for row in rows} == {
-        "student-000": "2.0/2", "student-001": "2.0/2", "wrong": "0.0/2",
-    }  # fmt: skip
+        printed = demonstrated(released.name, "--nodes=container")
+    assert "submissions run each in a fresh pod under gVisor" in printed
     assert seen.problems() == []
 
 
-async def graded(released: Cluster, namespace: str) -> list[dict[str, Any]]:
-    """The report's rows of a class of three."""
-    students = {
-        **classroom.good_class(2),
-        **classroom.submissions({"wrong": classroom.notebook(classroom.WRONG_CODE, classroom.GOOD_TEXT)}),
-    }
-    client = await connect(released.kubeconfig)
-    try:
-        platform = Platform(released, client)
-        execution = {"sandbox": "container", "kernelTimeoutSeconds": 60}
-        job = await platform.submit(namespace, "class", students=students, execution=execution)
-        await platform.until(job, has("Complete"), timeout_s=GRADED_S, what="Complete")
-        return await platform.report_rows(job)
-    finally:
-        await client.close()
+def test_tops_figures_are_those_of_all_nodes_and_pods(released: Cluster) -> None:
+    """By metrics-server, which asks kubelets and our agents alike; it looks every 15 s."""
+    nodes = {"linux-1", "mac-studio-1", "mac-studio-2"}
+    eventually(lambda: top(released, "nodes") == nodes, "in kubectl top nodes", 60.0)
+    eventually(lambda: {"espalier-coordinator-0"} <= top(released, "pods", SYSTEM), "in kubectl top pods", 60.0)
+
+
+def top(released: Cluster, *words: str) -> set[str]:
+    """Names of which `kubectl top` shows memory that is used."""
+    rows = [line.split() for line in tried(released, "top", *words, "--no-headers").stdout.splitlines()]
+    return {row[0] for row in rows if re.search(r"\b[1-9]\d*Mi\b", " ".join(row))}
 
 
 def test_logs_and_exec(released: Cluster) -> None:
@@ -107,6 +100,19 @@ async def test_a_drained_node_gives_its_pods_back_with_their_data(
     assert (await client.get(SECRET, "espalier-coordinator-tls", NAMESPACE))["data"] == secret["data"]
     async with artifacts_of(client, where) as store:
         assert await store.get(digest) == b"outlives its pod"
+
+
+async def test_a_pod_on_a_mac_has_logs_and_goes_when_the_mac_is_drained(
+    released: Cluster, client: Client, namespace: str
+) -> None:
+    place = {"nodeSelector": {"kubernetes.io/hostname": "mac-studio-2"}, "tolerations": [{"operator": "Exists"}]}
+    talks = container("main", "sh", "-c", "echo hello from a Mac; sleep 600")
+    await client.create(process_pod(namespace, "native", talks, **place))
+    await until_pod(client, namespace, "native", is_ready, "readiness")
+    assert kubectl(released, "logs", "native", f"--namespace={namespace}") == "hello from a Mac\n"
+    kubectl(released, "drain", "mac-studio-2", "--force", "--timeout=100s")
+    await until_gone(client, POD, namespace, timeout_s=10)
+    kubectl(released, "uncordon", "mac-studio-2")
 
 
 def api_pods(listing: object) -> list[dict[str, dict[str, str]]]:

@@ -48,7 +48,6 @@ UNUSED = {
     ("operator", "DNS"): "asked when its connection to the coordinator is opened, which was before",
     ("model client", "model server"): "nobody else's pod calls a model",
     ("pool worker", ""): "the class has workers of its own",
-    ("sandbox pod", ""): "used where execution.sandbox is container or gvisor",
     ("canary", ""): "used by helm test",
     ("Prometheus", ""): "the local cluster has none",
     ("KEDA", ""): "the local cluster has none",

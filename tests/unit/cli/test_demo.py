@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from espalier_cli.demo import problems, shortened
+from espalier_cli.demo import SANDBOXES, problems, shortened, strongest_sandbox
+from espalier_cli.local import Nodes
 from espalier_cli.report import Row
+from espalier_kube.fake import FakeCluster
+from espalier_local import gvisor
 
 ROWS = (
     Row("bitdiddle", "1.5/3", 4.33, 37.5, "needsReview"),
@@ -52,3 +55,22 @@ def test_answers_that_are_no_json_and_judges_without_tokens_are_named() -> None:
 
 def test_many_reasons_are_one_and_a_count() -> None:
     assert (shortened("a"), shortened("a; b; c"), shortened("")) == ("a", "a (and 2 more)", "")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "has_gvisor", "expected"),
+    [
+        pytest.param(Nodes.process, False, "bubblewrap", id="process"),
+        pytest.param(Nodes.container, True, "gvisor", id="container-with-gvisor"),
+        pytest.param(Nodes.container, False, "container", id="container-without"),
+    ],
+)
+async def test_submissions_run_in_the_strongest_sandbox_there_is_and_it_is_said(
+    nodes: Nodes, has_gvisor: bool, expected: str
+) -> None:
+    cluster = FakeCluster()
+    if has_gvisor:
+        for found in gvisor.objects():
+            await cluster.create(found)
+    assert await strongest_sandbox(cluster, nodes) == expected
+    assert SANDBOXES[expected]
