@@ -40,24 +40,26 @@ refuse to go on; without the record it adopts what is there."""
 
 def install(
     cluster: Cluster, places: Places, progress: Progress, *, job_namespaces: Sequence[str] = JOB_NAMESPACES,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None, basis: Sequence[str] = (),
 ) -> Built | None:
     """Install or upgrade both charts and wait until their pods are ready; may be repeated. Container nodes are given
     the images of this checkout, which are returned.
 
-    `overrides` are whole sections of the chart's values that replace the computed ones.
+    `overrides` are whole sections of the chart's values that replace the computed ones; `basis` names values files of
+    the chart that the local ones are laid over.
     Raises `Permanent` with helm's words and what the pods wait for.
     """
     with held(cluster.control.layout.lock):
         if cluster.cables is None:
             computed = values(cluster.address_range, job_namespaces)
-            _install(cluster, places, progress, {**computed, **(overrides or {})}, (LOCAL_VALUES,))
+            _install(cluster, places, progress, {**computed, **(overrides or {})}, (*basis, LOCAL_VALUES))
             return None
         built = building.ensure(places, progress)
         computed = container_values(cluster.cables, job_namespaces, built)
         linux = [host for host in cluster.hosts if isinstance(host, LinuxHost)]
         with _loaded(linux, built, progress):
-            _install(cluster, places, progress, {**computed, **(overrides or {})}, (LOCAL_VALUES, CONTAINER_VALUES))
+            files = (*basis, LOCAL_VALUES, CONTAINER_VALUES)
+            _install(cluster, places, progress, {**computed, **(overrides or {})}, files)
         return built
 
 

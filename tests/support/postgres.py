@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -20,11 +21,21 @@ START_S = 60.0
 _PACKAGE = "PostgreSQL's server programs are missing: install the package postgresql (Debian: apt install postgresql)"
 
 
-class PostgresServer:
-    """Listens on a Unix socket in its own folder only; runs as an unprivileged user, as the server demands."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A host of a local cluster: how to start a program on its network, and its address there."""
 
-    def __init__(self, folder: Path) -> None:
+    prefix: tuple[str, ...]
+    address: str
+
+
+class PostgresServer:
+    """Listens on a Unix socket in its own folder, and on `place` if there is one; runs as an unprivileged user, as the
+    server demands."""
+
+    def __init__(self, folder: Path, place: Place | None = None) -> None:
         self._folder = folder
+        self._place = place or Place((), "")
         self._programs = _programs()
         self._user = _user()
         self._numbers = count(1)
@@ -41,15 +52,19 @@ class PostgresServer:
             cwd="/", capture_output=True, text=True, check=False, timeout=START_S,
         )
         assert made.returncode == 0, made.stderr
+        if self._place.address:
+            with (self._folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\nhost all all 10.0.0.0/8 trust\n")
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        options = {"listen_addresses": "", "unix_socket_directories": str(self._folder), "shared_buffers": "32MB",
-                   "max_connections": "40"}
+        options = {"listen_addresses": self._place.address, "unix_socket_directories": str(self._folder),
+                   "shared_buffers": "32MB", "max_connections": "40"}
         arguments = [f"--{name}={value}" for name, value in options.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user(), self._programs / "postgres", "-D", self._folder / "data", *arguments],
+                [*self._place.prefix, *self._as_user(), self._programs / "postgres", "-D", self._folder / "data",
+                 *arguments],
                 cwd="/", stdout=log, stderr=log,
             )
         end = time.monotonic() + START_S
@@ -78,6 +93,15 @@ class PostgresServer:
         """Where a database is."""
         return f"postgresql://espalier@/{database}?host={self._folder}"
 
+    @property
+    def address(self) -> str:
+        """Where other hosts reach it."""
+        return self._place.address
+
+    def remote_url(self, database: str) -> str:
+        """The same for other hosts."""
+        return f"postgresql://espalier@{self._place.address}/{database}"
+
     def new_database(self) -> str:
         """The URL of an empty database."""
         name = f"test{next(self._numbers)}"
@@ -91,10 +115,10 @@ class PostgresServer:
 
 
 @contextmanager
-def running_server() -> Iterator[PostgresServer]:
+def running_server(place: Place | None = None) -> Iterator[PostgresServer]:
     """A started server; its folder lies where its user may go, and is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="espalier-postgres-"))
-    server = PostgresServer(folder)
+    server = PostgresServer(folder, place)
     try:
         server.prepare()
         server.start()
