@@ -84,7 +84,7 @@ def _programs(places: Places, home: Path, progress: Progress) -> dict[str, Path]
     built = {"e2e.test": home / "e2e.test", "agnhost": home / "agnhost"}
     with progress.step("building e2e.test and agnhost (the first time: minutes)"):
         for line in (
-            [go, "test", "-c", "-ldflags", "-s -w", "-o", str(built["e2e.test"]), TEST_PACKAGE],
+            [go, "test", "-c", "-vet=off", "-ldflags", "-s -w", "-o", str(built["e2e.test"]), TEST_PACKAGE],
             [go, "build", "-ldflags", "-s -w", "-o", str(built["agnhost"]), AGNHOST_PACKAGE],
         ):
             subprocess.run(line, cwd=module, env=environment, check=True)
