@@ -81,7 +81,8 @@ async def test_tasks_lie_in_postgresql_and_outlive_the_coordinators_pod(
             await coordinator.delete("prod")
     assert (view.counts.done, view.counts.failed) == (TASKS, 0)
     assert seen.seen is not None
-    assert ("coordinator", "database") in seen.seen.used()
+    reached = {(a.pod.name, port) for a, b, _, port in seen.seen.flows if a.pod and b.address == server.address}
+    assert reached == {("espalier-coordinator-0", 5432)}
     assert (seen.seen.forbidden(), seen.seen.refused()) == ([], [])
     with psycopg.connect(server.url(production)) as connection:
         found = connection.execute("SELECT count(*) FROM information_schema.tables WHERE table_name = 'tasks'")

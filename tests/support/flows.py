@@ -28,6 +28,7 @@ from espalier_local.api import list_all
 from espalier_local.cables import inside
 from espalier_local.cluster import Cluster
 from espalier_local.containers import linux_positions
+from espalier_local.pki import SERVICE_RANGE
 from espalier_local.policy_filter import DROPPED, TABLE, ends
 from tests.support import edges
 from tests.support.charts import NAMESPACE
@@ -153,7 +154,10 @@ class Recorder(threading.Thread):
         """Those with a pod at an end. Some from before the recording are of pods that are gone: nobody knows them."""
         pods = {address: self._at_home(end) for address, end in self._pods.items()}
         networks = [ipaddress.ip_network(self._cables.pods(k)) for k in linux_positions()]
+        services = ipaddress.ip_network(SERVICE_RANGE)
         for source, destination, protocol, port in self._steps:
+            if ipaddress.ip_address(destination) in services:
+                continue  # not translated: the Service had no endpoint then, so nobody was reached
             a, b = (pods.get(address, End(address)) for address in (source, destination))
             unknown = [e for e in (a, b) if not e.pod and any(ipaddress.ip_address(e.address) in n for n in networks)]
             is_old = (source, destination, protocol, port) in self._before
