@@ -33,7 +33,7 @@ def calls_of(
     """Times in seconds: how often workers are to be heard, and how long one may be silent before it is degraded."""
     jobs = JobCalls(host, pools, Defaults(retries))
     return Calls(
-        jobs, WorkerCalls(host, heartbeat_s=heartbeat_s),
+        jobs, WorkerCalls(host, clock, heartbeat_s=heartbeat_s),
         FleetCalls(host, health, now=clock.monotonic, timeout_s=timeout_s), LetterCalls(host, jobs),
         TemplateCalls(host), ReservationCalls(host),
     )
