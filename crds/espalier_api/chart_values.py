@@ -149,6 +149,13 @@ class Coordinator(Placed):
     completed_ttl_seconds: float = Field(
         default=0, ge=0, description="After that, completed jobs are forgotten; 0: when their object is deleted."
     )
+    reserved_share: float = Field(
+        default=0.5, ge=0, le=1,
+        description="Of the slots on workers that serve every namespace, what the reservations of one may hold back.",
+    )
+    reservation_max_seconds: float = Field(
+        default=86400, ge=0, description="For so long a submitter may hold capacity back; 0: for any time."
+    )
     cache_entries: int = Field(default=10000, ge=0, description="Results kept to answer for equal tasks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     callers: Callers = Callers()

@@ -108,7 +108,7 @@ async def serve(
     limits = Limits(
         settings.lease_s, settings.heartbeat_s, fairness=settings.fairness,
         max_completed_jobs=settings.max_completed_jobs, completed_ttl_s=settings.completed_ttl_s,
-        cache_entries=settings.cache_entries,
+        cache_entries=settings.cache_entries, reserved_share=settings.reserved_share,
     )
     engine = Engine(clock, random.Random(), epoch=epoch, limits=limits)
     host = Host(engine, store, clock)
@@ -121,7 +121,8 @@ async def serve(
     keda_rpc.add_ExternalScalerServicer_to_server(KedaScaler(pending), server.grpc)
     health = Health(host, clock)
     calls = calls_of(host, health, clock, pools=frozenset(settings.pools.values()), retries=settings.retries,
-                     heartbeat_s=settings.heartbeat_s, timeout_s=settings.health_timeout_s)
+                     heartbeat_s=settings.heartbeat_s, timeout_s=settings.health_timeout_s,
+                     longest_reservation_s=settings.reservation_max_s)
     rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, calls), server.grpc)
     metrics = Metrics(host)
     metrics.registry.register(pending)

@@ -39,6 +39,8 @@ class Limits:
     """Completed jobs are forgotten so long after their end; 0: only when somebody deletes them."""
     cache_entries: int = 10_000
     """Results that answer for equal tasks."""
+    reserved_share: float = 0.5
+    """Of the slots on workers that serve every namespace, what the reservations of one may take."""
 
     @property
     def reconnect_s(self) -> float:

@@ -61,6 +61,10 @@ class CoordinatorSettings(Settings):
     """After that, completed jobs are forgotten; 0: never, unless somebody deletes them."""
     cache_entries: int = Field(default=10_000, ge=0)
     """Results kept to answer for equal tasks."""
+    reserved_share: float = Field(default=0.5, ge=0, le=1)
+    """Of the slots on workers that serve every namespace, what the reservations of one may hold back."""
+    reservation_max_s: float = Field(default=86_400.0, ge=0)
+    """For so long a submitter may hold capacity back; 0: for any time."""
     retries: int = Field(default=3, ge=0)
     """Of a job that does not say."""
     log_level: Annotated[str, BeforeValidator(level)] = "INFO"
