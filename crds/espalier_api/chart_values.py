@@ -156,6 +156,15 @@ class Coordinator(Placed):
     reservation_max_seconds: float = Field(
         default=86400, ge=0, description="For so long a submitter may hold capacity back; 0: for any time."
     )
+    artifact_share: float = Field(
+        default=0.5, ge=0, le=1,
+        description="Of the volume, what the artifacts of one namespace may fill; 0: as much as there is.",
+    )
+    artifact_unused_seconds: float = Field(
+        default=2592000, ge=0,
+        description="Artifacts that no job names go so long after they were last put or read; 0: never, else a day or"
+        " more.",
+    )
     cache_entries: int = Field(default=10000, ge=0, description="Results kept to answer for equal tasks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     callers: Callers = Callers()

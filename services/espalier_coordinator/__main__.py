@@ -37,6 +37,7 @@ from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store import TaskStore
 from espalier_coordinator.store.seat import Seat
 from espalier_coordinator.store.sqlite import SqliteStore
+from espalier_coordinator.sweep import Sweep
 from espalier_coordinator.turn import on_postgres
 from espalier_coordinator.web import app
 from espalier_kit import logs
@@ -102,7 +103,7 @@ async def serve(
 ) -> None:
     """Over this store, letting in whom `access` knows, until `stop`."""
     tls = tls_of(settings)
-    files = ArtifactFiles(settings.data / "artifacts")
+    files = ArtifactFiles(settings.data / "artifacts", share=settings.artifact_share)
     await asyncio.to_thread(files.open)
     epoch = f"{store.begin_epoch()}-{secrets.token_hex(4)}"
     limits = Limits(
@@ -124,10 +125,11 @@ async def serve(
                      heartbeat_s=settings.heartbeat_s, timeout_s=settings.health_timeout_s,
                      longest_reservation_s=settings.reservation_max_s)
     rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, calls), server.grpc)
-    metrics = Metrics(host)
+    metrics = Metrics(host, files)
     metrics.registry.register(pending)
     web = app(host, access, files, calls=calls, health=health, metrics=metrics)
-    measuring = asyncio.create_task(health.run(), name="health")
+    sweep = Sweep(host, files, clock, unused_s=settings.artifact_unused_s)
+    beside = [asyncio.create_task(health.run(), name="health"), asyncio.create_task(sweep.run(), name="sweep")]
     try:
         async with (
             serving(web, host=settings.host, port=settings.http_port, tls=tls) as http_port,
@@ -140,7 +142,8 @@ async def serve(
             await host.run(stop)
             await server.stop(STREAM_GRACE_S)
     finally:
-        measuring.cancel()
+        for task in beside:
+            task.cancel()
     if isinstance(host.failure, EspalierError):
         raise host.failure
     if host.failed.is_set():

@@ -1,4 +1,4 @@
-"""The store's answers for callers: jobs that are only there, and failed tasks wherever they are."""
+"""The store's answers: jobs that are only there, failed tasks wherever they are, what all tasks carry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from espalier_coordinator.completed import Summary, read_summary
 from espalier_coordinator.host import Host
-from espalier_coordinator.store import DeadLetter, TaskStore
+from espalier_coordinator.store import Contents, DeadLetter, TaskStore
 
 Answer = TypeVar("Answer")
 
@@ -41,6 +41,10 @@ class Archive:
         """Failed tasks by sequence, behind `after`, archived jobs' too; None: of every namespace."""
         return await self._read(
             lambda store: store.dead_letters(namespace, job_uid=job_uid, after=after, limit=limit))
+
+    async def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        """What tasks and results carry, by sequence, behind `after`."""
+        return await self._read(lambda store: store.contents(after=after, limit=limit))
 
     async def _read(self, query: Callable[[TaskStore], Answer]) -> Answer:
         return await asyncio.wrap_future(self._host.writer.read(query))

@@ -287,6 +287,19 @@ def test_dead_letters_come_in_pages_by_sequence_and_only_failed_ones(reopen: Reo
     assert store.dead_letters("other") == store.dead_letters(None, job_uid="v") == ()
 
 
+def test_what_tasks_carry_comes_in_pages_of_archived_jobs_too(reopen: Reopen) -> None:
+    old, new = replace(JOB, uid="old"), replace(JOB, uid="new")
+    records = [record_of("old", NewTask("a", "t", b"1"), 1), record_of("old", NewTask("b", "t", b"2"), 2),
+               record_of("new", NewTask("c", "t", b"3"), 3)]
+    store = reopen()
+    store.commit([PutJob(old), PutJob(new), PutTasks(tuple(records)), ArchiveJob("old", "{}"),
+                  PutEnding(records[0].id, "old", replace(DONE, value=b"one"))])
+    assert store.contents(limit=2) == ((1, (b"1", b"one")), (2, (b"2",)))
+    assert store.contents(after=2) == ((3, (b"3",)),)
+    store.commit([DropJob("old")])
+    assert store.contents() == ((3, (b"3",)),)
+
+
 def test_templates_reservations_and_cached_results_come_back_and_go(reopen: Reopen) -> None:
     first = Template("ns", "bench", (NewTask("a", "t", b'{"m":"{m}"}', (Dependency("b", When.FINISHED),), 1.5, 2,
                                              ("gpu",), (("gpu", 1.0),), "read-write"),), "what", {"m": "q"}, ("n",), 3)

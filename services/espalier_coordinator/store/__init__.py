@@ -173,6 +173,10 @@ class DeadLetter:
     task: StoredTask
 
 
+Contents = tuple[int, tuple[bytes, ...]]
+"""A task's sequence, its payload and, where it has ended, its value."""
+
+
 class Deposed(Permanent):
     """Another coordinator has begun a later epoch in the same database: this one may not write any more."""
 
@@ -204,6 +208,10 @@ class TaskStore(Protocol):
         self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
     ) -> tuple[DeadLetter, ...]:
         """Failed tasks by sequence, those behind `after`, of archived jobs too; None: of every namespace."""
+        ...
+
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        """What all tasks carry, by sequence, those behind `after`, of archived jobs too."""
         ...
 
     def commit(self, writes: Sequence[Write]) -> None:

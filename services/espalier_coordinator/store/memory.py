@@ -11,6 +11,7 @@ from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.store import (
     Archived,
     ArchiveJob,
+    Contents,
     DeadLetter,
     Deposed,
     DropCached,
@@ -94,6 +95,13 @@ class MemoryStore:
             for t in self._tasks_of([job_uid] if job_uid else jobs)
             if t.ending and t.ending.state is TaskState.FAILED and t.record.sequence > after
             and namespace in (None, jobs[t.record.job_uid].namespace)
+        ]
+        return tuple(found[:limit])
+
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        found = [
+            (t.record.sequence, (t.record.payload, *((t.ending.value,) if t.ending else ())))
+            for t in self._tasks_of(self.tables.jobs) if t.record.sequence > after
         ]
         return tuple(found[:limit])
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from espalier_coordinator.store import Archived, DeadLetter, Snapshot, Write, relational
+from espalier_coordinator.store import Archived, Contents, DeadLetter, Snapshot, Write, relational
 from espalier_coordinator.store.rows import Row, Rows
 from espalier_kit.errors import Misconfigured, Retryable
 
@@ -103,6 +103,10 @@ class PostgresStore:
     ) -> tuple[DeadLetter, ...]:
         with self._connected() as db:
             return relational.dead_letters(_selecting(db), namespace, job_uid, after, limit)
+
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        with self._connected() as db:
+            return relational.contents(_selecting(db), after, limit)
 
     def commit(self, writes: Sequence[Write]) -> None:
         with self._connected() as db, db.transaction():

@@ -8,6 +8,7 @@ from typing import Any
 from espalier_coordinator.store import (
     Archived,
     ArchiveJob,
+    Contents,
     DeadLetter,
     Deposed,
     DropCached,
@@ -125,6 +126,9 @@ _DEAD_LETTERS = (f"SELECT j.namespace, {_columns(rows.TASK, 't.')}, {_columns(ro
                  "JOIN jobs j ON j.uid = t.job_uid WHERE r.state = 'failed' AND t.sequence > ? "
                  "AND (? = '' OR j.namespace = ?) AND (? = '' OR j.uid = ?) ORDER BY t.sequence LIMIT ?")
 
+_CONTENTS = ("SELECT t.sequence, t.payload, r.value FROM tasks t LEFT JOIN results r ON r.task_id = t.id "
+             "WHERE t.sequence > ? ORDER BY t.sequence LIMIT ?")
+
 PUT_VERSION = "INSERT INTO meta VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 GET_VERSION = "SELECT value FROM meta WHERE name='schema'"
 NEXT_EPOCH = """
@@ -186,6 +190,12 @@ def dead_letters(
     """A page of failed tasks."""
     found = select(_DEAD_LETTERS, (after, namespace or "", namespace or "", job_uid, job_uid, limit))
     return tuple(DeadLetter(row[0], rows.task(row[1:])) for row in found)
+
+
+def contents(select: Select, after: int, limit: int) -> tuple[Contents, ...]:
+    """A page of what all tasks carry."""
+    found = select(_CONTENTS, (after, limit))
+    return tuple((number, (payload, *((value,) if value is not None else ()))) for number, payload, value in found)
 
 
 _TASK_LEVEL: dict[type, tuple[str, Callable[[Any], Rows]]] = {

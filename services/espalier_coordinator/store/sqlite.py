@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from espalier_coordinator.store import Archived, DeadLetter, Snapshot, Write, relational
+from espalier_coordinator.store import Archived, Contents, DeadLetter, Snapshot, Write, relational
 from espalier_kit.errors import Retryable
 
 
@@ -66,6 +66,10 @@ class SqliteStore:
     ) -> tuple[DeadLetter, ...]:
         with _translated():
             return relational.dead_letters(self._db.execute, namespace, job_uid, after, limit)
+
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        with _translated():
+            return relational.contents(self._db.execute, after, limit)
 
     def commit(self, writes: Sequence[Write]) -> None:
         with _translated(), self._transaction():
