@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from espalier_coordinator.completed import Summary, read_summary
@@ -26,13 +26,11 @@ class Archive:
         snapshot = await self._read(lambda store: store.job(uid))
         await self._host.settle(self._host.engine.recall(snapshot))
 
-    async def summaries(
-        self, namespace: str | None = None, *, after: str = "", limit: int = 1000
-    ) -> tuple[Summary, ...]:
-        """Archived jobs by uid, for lists, behind `after`; None: of every namespace."""
-        if not self._host.engine.archived:
+    async def summaries(self, uids: Sequence[str]) -> tuple[Summary, ...]:
+        """Those of these jobs that are archived, for lists."""
+        if not uids:
             return ()
-        found = await self._read(lambda store: store.archived(namespace, after=after, limit=limit))
+        found = await self._read(lambda store: store.archived(uids))
         return tuple(read_summary(archived) for archived in found)
 
     async def dead_letters(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from espalier_coordinator.cache import Cached
-from espalier_coordinator.model import Ending, Job, Spent, TaskRecord
+from espalier_coordinator.model import EndedJob, Ending, Job, Spent, TaskRecord
 from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.templates import Template
 from espalier_kit.errors import Permanent
@@ -151,8 +151,8 @@ class Snapshot:
     reservations: tuple[Reservation, ...] = ()
     cached: tuple[Cached, ...] = ()
     """Oldest first."""
-    archived: tuple[tuple[str, str, float], ...] = ()
-    """(uid, namespace, finished_at) of jobs that were archived."""
+    archived: tuple[tuple[str, EndedJob], ...] = ()
+    """Of each job that was archived, by uid."""
     last_sequence: int = 0
     """The highest that any task has, archived ones too."""
 
@@ -200,8 +200,8 @@ class TaskStore(Protocol):
         """One job with its tasks, archived or not; nothing where there is none."""
         ...
 
-    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
-        """Archived jobs by uid, those behind `after`; None: of every namespace."""
+    def archived(self, uids: Sequence[str]) -> tuple[Archived, ...]:
+        """Those of these jobs that are archived, in any order."""
         ...
 
     def dead_letters(

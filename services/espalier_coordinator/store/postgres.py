@@ -94,9 +94,9 @@ class PostgresStore:
         with self._connected() as db, db.transaction():
             return relational.one_job(_selecting(db), uid)
 
-    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
+    def archived(self, uids: Sequence[str]) -> tuple[Archived, ...]:
         with self._connected() as db:
-            return relational.archived(_selecting(db), namespace, after, limit)
+            return relational.archived(_selecting(db), uids)
 
     def dead_letters(
         self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000

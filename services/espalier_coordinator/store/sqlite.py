@@ -57,9 +57,9 @@ class SqliteStore:
         with _translated():
             return relational.one_job(self._db.execute, uid)
 
-    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
+    def archived(self, uids: Sequence[str]) -> tuple[Archived, ...]:
         with _translated():
-            return relational.archived(self._db.execute, namespace, after, limit)
+            return relational.archived(self._db.execute, uids)
 
     def dead_letters(
         self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
