@@ -67,7 +67,8 @@ class Backlog:
             before = self._taken
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), stall_s)
+                async with asyncio.timeout(stall_s):
+                    await self._changed.wait()
             if self._taken == before and not self._is_closed:
                 return False
         return True
