@@ -168,6 +168,10 @@ class Coordinator(Placed):
     cache_entries: int = Field(default=10000, ge=0, description="Results kept to answer for equal tasks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     callers: Callers = Callers()
+    pre_stop_seconds: int = Field(
+        default=2, ge=0, le=600,
+        description="It still takes calls for so long after it was told to go, until the Service leads nobody to it.",
+    )
     termination_grace_seconds: int = Field(
         default=30, ge=10, le=3600, description="How long it may take to write what is queued and to end its streams."
     )
