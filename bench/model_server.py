@@ -62,9 +62,15 @@ class ScriptedServer:
         async def ready() -> dict[str, Any]:
             return {"ready": True, "models": [self.model], "tokens_per_second": self.speed.output}
 
+        @app.get("/v1/models")
+        async def models(request: Request) -> JSONResponse:
+            if self._is_stranger(request):
+                return _error(401, "wrong API key")
+            return JSONResponse({"object": "list", "data": [{"id": self.model, "object": "model"}]})
+
         @app.post("/v1/chat/completions")
         async def complete(request: Request) -> JSONResponse:
-            if self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}":
+            if self._is_stranger(request):
                 return _error(401, "wrong API key")
             if self.failures:
                 return _error(self.failures.pop(0), "scripted failure")
@@ -74,6 +80,9 @@ class ScriptedServer:
             return await self._answer(body, slots)
 
         return app
+
+    def _is_stranger(self, request: Request) -> bool:
+        return self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}"
 
     async def _answer(self, body: Mapping[str, Any], slots: asyncio.Semaphore) -> JSONResponse:
         arrived = time.monotonic()

@@ -149,9 +149,29 @@ class Coordinator(Placed):
     completed_ttl_seconds: float = Field(
         default=0, ge=0, description="After that, completed jobs are forgotten; 0: when their object is deleted."
     )
+    reserved_share: float = Field(
+        default=0.5, ge=0, le=1,
+        description="Of the slots on workers that serve every namespace, what the reservations of one may hold back.",
+    )
+    reservation_max_seconds: float = Field(
+        default=86400, ge=0, description="For so long a submitter may hold capacity back; 0: for any time."
+    )
+    artifact_share: float = Field(
+        default=0.5, ge=0, le=1,
+        description="Of the volume, what the artifacts of one namespace may fill; 0: as much as there is.",
+    )
+    artifact_unused_seconds: float = Field(
+        default=2592000, ge=0,
+        description="Artifacts that no job names go so long after they were last put or read; 0: never, else a day or"
+        " more.",
+    )
     cache_entries: int = Field(default=10000, ge=0, description="Results kept to answer for equal tasks.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     callers: Callers = Callers()
+    pre_stop_seconds: int = Field(
+        default=2, ge=0, le=600,
+        description="It still takes calls for so long after it was told to go, until the Service leads nobody to it.",
+    )
     termination_grace_seconds: int = Field(
         default=30, ge=10, le=3600, description="How long it may take to write what is queued and to end its streams."
     )

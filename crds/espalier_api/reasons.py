@@ -106,6 +106,12 @@ _TABLE = (
         "See the ModelServer's conditions; the job goes on with the other one.",
     ),
     Reason(
+        "EndpointUnavailable",
+        "A judge's endpoint outside the platform cannot be asked; no submission is tried before it can.",
+        "Do what the message says: start the server, load the model, correct the Secret of its key, or apply a new "
+        "GradingJob with another endpoint. The job goes on by itself.",
+    ),
+    Reason(
         "PlainTextParse",
         "A model's answer was no valid JSON and was read as plain text; those submissions await review.",
         "Review them; check the model's structured output.",

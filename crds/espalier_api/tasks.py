@@ -35,6 +35,12 @@ class GradingSettings(Model):
     shared_hardware: bool = False
 
 
+class ReachTask(Model):
+    """Payload of `grading.reach`: the judges whose servers are outside the platform."""
+
+    judges: tuple[Judge, ...]
+
+
 def sandbox_tags(execution: Execution) -> tuple[str, ...]:
     """What a worker must offer to run a submission's code: nothing, or that it is a one-shot pod of this kind."""
     return (f"sandbox/{execution.sandbox}",) if execution.sandbox in ("container", "gvisor") else ()
@@ -95,3 +101,5 @@ TALLY_EXECUTED = "executed"
 """Submissions whose code has run, for good or ill."""
 TALLY_SUBMISSIONS = "submissions"
 """Written once by `grading.admit`: how many submissions the job has."""
+TALLY_REACHED = "reached"
+"""Written once by `grading.reach`: the judges' endpoints outside the platform can be asked."""

@@ -101,7 +101,7 @@ def _read(path: Path | None, option: str) -> str:
 
 async def uid_of(rest: RestClient, reference: str, namespace: str) -> str:
     """A job's uid, by uid or by name in the namespace. Raises `NotFound`, `Conflict`."""
-    listed = (await rest.get("/v1/jobs", namespace=namespace))["jobs"]
+    listed = (await rest.get_all("/v1/jobs", "jobs", namespace=namespace))["jobs"]
     found = [job["uid"] for job in listed if reference in (job["uid"], job["name"])]
     if not found:
         raise NotFound(f"the coordinator has no job {reference!r} in namespace {namespace}: see `espalier jobs list`")

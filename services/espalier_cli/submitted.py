@@ -24,7 +24,8 @@ async def list_jobs(target: Target, *, everywhere: bool, status: str, tags: list
     """A line per job."""
     namespace = "" if everywhere else target.where.namespace
     async with coordinator_of(target) as rest:
-        told = await rest.get("/v1/jobs", namespace=namespace, status_filter=status, tag_filter=tags)
+        told = await rest.get_all("/v1/jobs", "jobs", namespace=namespace, status_filter=status, tag_filter=tags)
+    told["jobs"].sort(key=lambda job: job["submitted_at"])
     show(told, jobs_table(told["jobs"]), output, is_empty=not told["jobs"], nothing="no jobs")
 
 

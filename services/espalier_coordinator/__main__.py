@@ -37,6 +37,7 @@ from espalier_coordinator.settings import CoordinatorSettings
 from espalier_coordinator.store import TaskStore
 from espalier_coordinator.store.seat import Seat
 from espalier_coordinator.store.sqlite import SqliteStore
+from espalier_coordinator.sweep import Sweep
 from espalier_coordinator.turn import on_postgres
 from espalier_coordinator.web import app
 from espalier_kit import logs
@@ -102,13 +103,13 @@ async def serve(
 ) -> None:
     """Over this store, letting in whom `access` knows, until `stop`."""
     tls = tls_of(settings)
-    files = ArtifactFiles(settings.data / "artifacts")
+    files = ArtifactFiles(settings.data / "artifacts", share=settings.artifact_share)
     await asyncio.to_thread(files.open)
     epoch = f"{store.begin_epoch()}-{secrets.token_hex(4)}"
     limits = Limits(
         settings.lease_s, settings.heartbeat_s, fairness=settings.fairness,
         max_completed_jobs=settings.max_completed_jobs, completed_ttl_s=settings.completed_ttl_s,
-        cache_entries=settings.cache_entries,
+        cache_entries=settings.cache_entries, reserved_share=settings.reserved_share,
     )
     engine = Engine(clock, random.Random(), epoch=epoch, limits=limits)
     host = Host(engine, store, clock)
@@ -121,12 +122,14 @@ async def serve(
     keda_rpc.add_ExternalScalerServicer_to_server(KedaScaler(pending), server.grpc)
     health = Health(host, clock)
     calls = calls_of(host, health, clock, pools=frozenset(settings.pools.values()), retries=settings.retries,
-                     heartbeat_s=settings.heartbeat_s, timeout_s=settings.health_timeout_s)
+                     heartbeat_s=settings.heartbeat_s, timeout_s=settings.health_timeout_s,
+                     longest_reservation_s=settings.reservation_max_s)
     rpc.add_CoordinatorServicer_to_server(Coordinator(host, access, calls), server.grpc)
-    metrics = Metrics(host)
+    metrics = Metrics(host, files)
     metrics.registry.register(pending)
     web = app(host, access, files, calls=calls, health=health, metrics=metrics)
-    measuring = asyncio.create_task(health.run(), name="health")
+    sweep = Sweep(host, files, clock, unused_s=settings.artifact_unused_s)
+    beside = [asyncio.create_task(health.run(), name="health"), asyncio.create_task(sweep.run(), name="sweep")]
     try:
         async with (
             serving(web, host=settings.host, port=settings.http_port, tls=tls) as http_port,
@@ -139,7 +142,8 @@ async def serve(
             await host.run(stop)
             await server.stop(STREAM_GRACE_S)
     finally:
-        measuring.cancel()
+        for task in beside:
+            task.cancel()
     if isinstance(host.failure, EspalierError):
         raise host.failure
     if host.failed.is_set():

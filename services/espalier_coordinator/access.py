@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -112,11 +115,17 @@ def identity_of(user: str, admins: Iterable[str], pools: Mapping[str, str] | Non
     return Identity(user, namespace, may_submit=may_submit, may_work=not is_submitter, pool=pool)
 
 
+class Unknown(Forbidden):
+    """Nobody here knows what was shown; somebody else may."""
+
+
 class Access(Protocol):
     """Tells who somebody is by what it shows."""
 
     async def identify(self, token: str) -> Identity:
-        """Raises `Forbidden` (Unauthenticated) when nobody knows the token, `Retryable` when nobody can tell now."""
+        """Raises `Unknown` when nobody knows the token, `Forbidden` when who it is may not come in (both are
+        Unauthenticated), `Retryable` when nobody can tell now.
+        """
         ...
 
     async def identify_certificate(self, names: frozenset[str]) -> Identity:
@@ -134,7 +143,7 @@ async def identify(access: Access, token: str, names: frozenset[str]) -> Identit
 
 
 class EitherAccess:
-    """Asks one, and another where the first does not know."""
+    """Asks one, and another where the first does not know: what the first refuses, the second never sees."""
 
     def __init__(self, first: Access, second: Access) -> None:
         self._first = first
@@ -143,18 +152,21 @@ class EitherAccess:
     async def identify(self, token: str) -> Identity:
         try:
             return await self._first.identify(token)
-        except Forbidden:
+        except Unknown:
             return await self._second.identify(token)
 
     async def identify_certificate(self, names: frozenset[str]) -> Identity:
         try:
             return await self._first.identify_certificate(names)
-        except Forbidden:
+        except Unknown:
             return await self._second.identify_certificate(names)
 
 
 class ReviewedAccess:
-    """Asks the API server (TokenReview), and remembers the answer for a minute by the token's digest."""
+    """Asks the API server (TokenReview), and remembers the answer for a minute by the token's digest.
+
+    What has not the form of such a token is not shown to it: an API key with a typing error stays in this process.
+    """
 
     def __init__(
         self, cluster: Cluster, admins: Iterable[str], clock: Clock, pools: Mapping[str, str] | None = None
@@ -167,6 +179,9 @@ class ReviewedAccess:
         self._asking: dict[str, asyncio.Lock] = {}
 
     async def identify(self, token: str) -> Identity:
+        if not is_jwt(token):
+            raise Unknown("this is neither the key of a known caller nor a service account's token: ask for a token "
+                          f"with audience {AUDIENCE}, or look into the callers file", reason=UNAUTHENTICATED)
         digest = sha256(token.encode())
         try:
             async with self._asking.setdefault(digest, asyncio.Lock()):
@@ -201,6 +216,18 @@ class ReviewedAccess:
         return identity_of(user, self._admins, self._pools)
 
 
-def _unknown(why: str) -> Forbidden:
-    return Forbidden(f"the API server does not accept this token: {why}; ask for one with audience {AUDIENCE}",
-                     reason=UNAUTHENTICATED)
+def is_jwt(token: str) -> bool:
+    """Whether it has the form of a service account's token (RFC 7519, signed: three parts, the first a JSON header)."""
+    parts = token.split(".")
+    if len(parts) != 3 or not all(parts):
+        return False
+    try:
+        header = json.loads(base64.urlsafe_b64decode(parts[0] + "=" * (-len(parts[0]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and "alg" in header
+
+
+def _unknown(why: str) -> Unknown:
+    return Unknown(f"the API server does not accept this token: {why}; ask for one with audience {AUDIENCE}",
+                   reason=UNAUTHENTICATED)

@@ -1,14 +1,14 @@
-"""The store's answers for callers: jobs that are only there, and failed tasks wherever they are."""
+"""The store's answers: jobs that are only there, failed tasks wherever they are, what all tasks carry."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from espalier_coordinator.completed import Summary, read_summary
 from espalier_coordinator.host import Host
-from espalier_coordinator.store import DeadLetter, TaskStore
+from espalier_coordinator.store import Contents, DeadLetter, TaskStore
 
 Answer = TypeVar("Answer")
 
@@ -26,13 +26,11 @@ class Archive:
         snapshot = await self._read(lambda store: store.job(uid))
         await self._host.settle(self._host.engine.recall(snapshot))
 
-    async def summaries(
-        self, namespace: str | None = None, *, after: str = "", limit: int = 1000
-    ) -> tuple[Summary, ...]:
-        """Archived jobs by uid, for lists, behind `after`; None: of every namespace."""
-        if not self._host.engine.archived:
+    async def summaries(self, uids: Sequence[str]) -> tuple[Summary, ...]:
+        """Those of these jobs that are archived, for lists."""
+        if not uids:
             return ()
-        found = await self._read(lambda store: store.archived(namespace, after=after, limit=limit))
+        found = await self._read(lambda store: store.archived(uids))
         return tuple(read_summary(archived) for archived in found)
 
     async def dead_letters(
@@ -41,6 +39,10 @@ class Archive:
         """Failed tasks by sequence, behind `after`, archived jobs' too; None: of every namespace."""
         return await self._read(
             lambda store: store.dead_letters(namespace, job_uid=job_uid, after=after, limit=limit))
+
+    async def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        """What tasks and results carry, by sequence, behind `after`."""
+        return await self._read(lambda store: store.contents(after=after, limit=limit))
 
     async def _read(self, query: Callable[[TaskStore], Answer]) -> Answer:
         return await asyncio.wrap_future(self._host.writer.read(query))

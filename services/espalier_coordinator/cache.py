@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from espalier_coordinator.messages import Input
@@ -55,6 +55,9 @@ class ResultCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[Cached]:
+        return iter(self._entries.values())
 
     def get(self, key: str) -> Cached | None:
         """The result, which is now the most recently used."""

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from espalier_coordinator.access import Identity
+from espalier_coordinator.access import Identity, Unknown
 from espalier_kit.clock import Clock
 from espalier_kit.digest import sha256
 from espalier_kit.errors import Conflict, Forbidden, Misconfigured
@@ -124,7 +124,7 @@ class NamedAccess:
 
     def _allowed(self, entry: Entry | None, unknown: str) -> Identity:
         if entry is None:
-            raise Forbidden(f"{unknown}: ask for one, or look into the callers file", reason=UNAUTHENTICATED)
+            raise Unknown(f"{unknown}: ask for one, or look into the callers file", reason=UNAUTHENTICATED)
         if entry.expires is not None and entry.expires <= self._clock.now():
             raise Forbidden(f"the credentials of {entry.name} expired at {entry.expires.isoformat()}: make new ones",
                             reason=UNAUTHENTICATED)

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 
 from espalier_coordinator.core import Effects
-from espalier_coordinator.model import Job, JobState
+from espalier_coordinator.model import Job, JobState, ended_job
 from espalier_coordinator.operations import Operations
 from espalier_coordinator.state import JobEntry
 from espalier_coordinator.store import Archived, ArchiveJob, DropJob, PutJob, Snapshot
@@ -58,7 +58,7 @@ class Completed(Operations):
         if self.jobs.get(uid) is not entry or entry.written is not written:
             return
         self._drop(entry)
-        self.archived[uid] = (entry.job.namespace, entry.job.finished_at)
+        self.archived[uid] = ended_job(entry.job, has_failed=bool(entry.counts[TaskState.FAILED]))
         self.statistics.archived += 1
 
     def _drop(self, entry: JobEntry) -> None:
@@ -77,7 +77,7 @@ class Completed(Operations):
             self._drop(self.jobs[uid])
             self._out.changed.add(uid)
             self._commit([DropJob(uid)], None)
-        gone = [uid for uid, (_, finished_at) in self.archived.items() if finished_at < time]
+        gone = [uid for uid, job in self.archived.items() if job.finished_at < time]
         for uid in gone[:MAX_AT_ONCE]:
             del self.archived[uid]
             self._commit([DropJob(uid)], None)

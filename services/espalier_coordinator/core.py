@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from espalier_coordinator.cache import ResultCache
 from espalier_coordinator.fairness import Fairness
 from espalier_coordinator.messages import Ack, Cancel, Drain, JobContext, Lease, Message
-from espalier_coordinator.model import Attempt, Ending, Event, Job, NewTask, TaskRecord, record_of
+from espalier_coordinator.model import Attempt, EndedJob, Ending, Event, Job, NewTask, TaskRecord, record_of
 from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.rules import Bucket
 from espalier_coordinator.scheduling import Lane, Profile, ReadyTasks
@@ -39,6 +39,8 @@ class Limits:
     """Completed jobs are forgotten so long after their end; 0: only when somebody deletes them."""
     cache_entries: int = 10_000
     """Results that answer for equal tasks."""
+    reserved_share: float = 0.5
+    """Of the slots on workers that serve every namespace, what the reservations of one may take."""
 
     @property
     def reconnect_s(self) -> float:
@@ -78,7 +80,7 @@ class Core:
         self.ready = ReadyTasks(self._limits.fairness)
         self.templates: dict[tuple[str, str], Template] = {}
         self.reservations: dict[tuple[str, str], Reservation] = {}
-        self.archived: dict[str, tuple[str, float]] = {}
+        self.archived: dict[str, EndedJob] = {}
         """Namespace and end (seconds since 1970) by uid of completed jobs that are only in the store."""
         self.cache = ResultCache(self._limits.cache_entries)
         self._tasks: dict[str, TaskEntry] = {}

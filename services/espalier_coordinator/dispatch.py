@@ -68,11 +68,14 @@ class Dispatch(Results):
     def _held_back(self) -> HeldBack | None:
         if not self.reservations:
             return None
-        connected = [w for w in self.workers.values() if w.session is not None and not w.is_draining]
-        return HeldBack([(r, self._pool_of(r)) for r in self.reservations.values()], [
-            Seat(w.profile, max(0, w.capacity - len(w.leases)), tuple(t.lane for t in w.leases.values()))
-            for w in connected
-        ])
+        known = [(r, self._pool_of(r)) for r in self.reservations.values()]
+        return HeldBack(known, self._seats(), share=self._limits.reserved_share)
+
+    def _seats(self) -> list[Seat]:
+        return [
+            Seat(w.profile, w.capacity, max(0, w.capacity - len(w.leases)), tuple(t.lane for t in w.leases.values()))
+            for w in self.workers.values() if w.session is not None and not w.is_draining
+        ]
 
     def _pool_of(self, reservation: Reservation) -> str:
         entry = self.jobs.get(reservation.job_uid)

@@ -44,7 +44,7 @@ class Engine(Steering):
                 self._await_endpoints(entry)
             self._steer(entry)
         self._sequence = snapshot.last_sequence
-        self.archived = {uid: (namespace, finished_at) for uid, namespace, finished_at in snapshot.archived}
+        self.archived = dict(snapshot.archived)
         self.templates = {(t.namespace, t.name): t for t in snapshot.templates}
         self._written_templates = dict(self.templates)
         self.reservations = {(r.namespace, r.name): r for r in snapshot.reservations}

@@ -9,11 +9,14 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from espalier_coordinator.artifacts import ArtifactFiles
 from espalier_coordinator.host import Host
 from espalier_coordinator.state import Statistics
 from espalier_kit.execution import TaskState
 
 _PREFIX = "espalier_coordinator"
+MAX_NAMESPACES = 20
+"""Told one by one."""
 
 _COUNTERS = {
     "granted": "Attempts handed to workers.",
@@ -78,12 +81,32 @@ def _counters(statistics: Statistics) -> Iterator[Metric]:
     yield ended
 
 
+class ArtifactCollector(Collector):
+    """What lies on the volume; the label is bounded: the fullest namespaces, and the others together as none."""
+
+    def __init__(self, files: ArtifactFiles) -> None:
+        self._files = files
+
+    def collect(self) -> Iterator[Metric]:
+        used = self._files.used
+        gauge = GaugeMetricFamily(f"{_PREFIX}_artifact_used_bytes", "Artifacts kept, by namespace.",
+                                  labels=["namespace"])
+        fullest = used.most_common(MAX_NAMESPACES)
+        for namespace, size in fullest:
+            gauge.add_metric([namespace], size)
+        gauge.add_metric([""], used.total() - sum(size for _, size in fullest))
+        yield gauge
+        yield CounterMetricFamily(f"{_PREFIX}_artifacts_removed", "Artifacts that went because nothing named them.",
+                                  value=self._files.removed)
+
+
 class Metrics:
     """The registry of one process."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, files: ArtifactFiles) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(EngineCollector(host))
+        self.registry.register(ArtifactCollector(files))
         self.artifact_bytes = Histogram(
             f"{_PREFIX}_artifact_bytes", "Size of artifacts put.", registry=self.registry,
             buckets=[2.0**n for n in range(10, 32, 3)],

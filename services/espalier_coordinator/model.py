@@ -110,6 +110,27 @@ class Job:
     cancel_reason: str = ""
 
 
+def ended_status(*, is_cancelled: bool, has_failed: bool) -> str:
+    """completed | failed | cancelled: how a job ended, in one word of a small client."""
+    if is_cancelled:
+        return "cancelled"
+    return "failed" if has_failed else "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """What memory keeps of an archived job; `status` is `ended_status`."""
+
+    namespace: str
+    finished_at: float
+    status: str
+
+
+def ended_job(job: Job, *, has_failed: bool) -> EndedJob:
+    """Of a job all of whose tasks have ended, one of them failed or none."""
+    return EndedJob(job.namespace, job.finished_at, ended_status(is_cancelled=job.cancelled, has_failed=has_failed))
+
+
 @dataclass(frozen=True, slots=True)
 class NewTask:
     """A task as it comes in: `espalier_kit.execution.TaskSpec` with its payload still bytes."""

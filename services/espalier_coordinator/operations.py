@@ -151,6 +151,9 @@ class Operations(Recovery):
         Nothing that runs is interrupted: slots are kept as they become free.
         """
         reservations.check(reservation, self._clock.now().timestamp())
+        if not self._pool_of(reservation):
+            others = self._written_reservations.values()
+            reservations.check_share(reservation, others, self._seats(), share=self._limits.reserved_share)
         key = reservation.namespace, reservation.name
         self._written_reservations[key] = reservation
         self._commit([PutReservation(reservation)], partial(self.reservations.__setitem__, key, reservation))

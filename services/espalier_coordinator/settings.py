@@ -11,6 +11,8 @@ from espalier_coordinator.fairness import Fairness
 from espalier_coordinator.pools import read_pools
 from espalier_kit.settings import Settings, level
 
+SHORTEST_UNUSED_S = 86_400.0
+
 
 def _names(value: object) -> object:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -20,6 +22,13 @@ def _is_postgres(url: SecretStr) -> SecretStr:
     if url.get_secret_value() and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("expected postgresql://USER:PASSWORD@HOST/DATABASE, or nothing for SQLite in DATA")
     return url
+
+
+def _is_long(seconds: float) -> float:
+    if 0 < seconds < SHORTEST_UNUSED_S:
+        raise ValueError(f"expected at least {SHORTEST_UNUSED_S:.0f} (a day), or 0 for never: what a running task has "
+                         "stored is named only when it ends")
+    return seconds
 
 
 class CoordinatorSettings(Settings):
@@ -61,6 +70,14 @@ class CoordinatorSettings(Settings):
     """After that, completed jobs are forgotten; 0: never, unless somebody deletes them."""
     cache_entries: int = Field(default=10_000, ge=0)
     """Results kept to answer for equal tasks."""
+    reserved_share: float = Field(default=0.5, ge=0, le=1)
+    """Of the slots on workers that serve every namespace, what the reservations of one may hold back."""
+    reservation_max_s: float = Field(default=86_400.0, ge=0)
+    """For so long a submitter may hold capacity back; 0: for any time."""
+    artifact_share: float = Field(default=0.5, ge=0, le=1)
+    """Of the volume, what the artifacts of one namespace may fill; 0: as much as there is."""
+    artifact_unused_s: Annotated[float, AfterValidator(_is_long)] = Field(default=30 * 86_400.0, ge=0)
+    """Artifacts that nothing names go so long after they were last put or read; 0: never."""
     retries: int = Field(default=3, ge=0)
     """Of a job that does not say."""
     log_level: Annotated[str, BeforeValidator(level)] = "INFO"

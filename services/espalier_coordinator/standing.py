@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from espalier_coordinator.model import Job
+from espalier_coordinator.model import EndedJob, ended_status
 from espalier_coordinator.state import JobEntry, WorkerEntry
 from espalier_kit.execution import TaskState
 
@@ -22,17 +22,10 @@ def job_status(entry: JobEntry) -> str:
     Pending is a job of which no task has started yet; failed one that ended with a failed task.
     """
     if entry.job.cancelled or entry.is_finished:
-        return ended_status(entry.job, entry.counts)
+        return ended_status(is_cancelled=entry.job.cancelled, has_failed=bool(entry.counts[TaskState.FAILED]))
     if entry.job.suspended:
         return "suspended"
     return "running" if any(n for state, n in entry.counts.items() if state not in _WAITING) else "pending"
-
-
-def ended_status(job: Job, counts: Mapping[TaskState, int]) -> str:
-    """completed | failed | cancelled: how a job ended."""
-    if job.cancelled:
-        return "cancelled"
-    return "failed" if counts.get(TaskState.FAILED) else "completed"
 
 
 # ---------------------------------------------------------------- workers
@@ -129,6 +122,8 @@ class Stats:
     capacity: int
     used: int
     jobs: Mapping[str, int]
+    """By status, archived ones too."""
+    archived: int
     pending_tasks: int
     running_tasks: int
     pending_by_pool: Mapping[str, int]
@@ -139,16 +134,16 @@ class Stats:
         return self.used / self.capacity if self.capacity else 0.0
 
 
-def stats(jobs: Iterable[JobEntry], workers: Iterable[WorkerEntry]) -> Stats:
+def stats(jobs: Iterable[JobEntry], archived: Iterable[EndedJob], workers: Iterable[WorkerEntry]) -> Stats:
     """Of these jobs and workers. Active workers have a session; only their capacity counts."""
-    entries, known = tuple(jobs), tuple(workers)
+    entries, ended, known = tuple(jobs), Counter(job.status for job in archived), tuple(workers)
     active = [w for w in known if w.session is not None]
     by_pool: Counter[str] = Counter()
     for entry in entries:
         by_pool[entry.job.pool] += _waiting(entry)
     return Stats(
         len(known), len(active), sum(w.capacity for w in active), sum(len(w.leases) for w in active),
-        Counter(job_status(entry) for entry in entries), sum(by_pool.values()),
+        ended + Counter(job_status(entry) for entry in entries), ended.total(), sum(by_pool.values()),
         sum(entry.counts[TaskState.RUNNING] for entry in entries), {k: n for k, n in sorted(by_pool.items()) if k},
     )
 

@@ -315,12 +315,12 @@ def worker_to_wire(w: WorkerPicture) -> pb.WorkerView:
     )
 
 
-def stats_to_wire(s: Stats, archived: int) -> pb.ClusterStats:
+def stats_to_wire(s: Stats) -> pb.ClusterStats:
     return pb.ClusterStats(
         total_workers=s.workers, active_workers=s.active_workers, total_capacity=s.capacity, used_capacity=s.used,
-        cluster_load=s.load, total_jobs=sum(s.jobs.values()) + archived, pending_jobs=s.jobs.get("pending", 0),
+        cluster_load=s.load, total_jobs=sum(s.jobs.values()), pending_jobs=s.jobs.get("pending", 0),
         running_jobs=s.jobs.get("running", 0) + s.jobs.get("suspended", 0), completed_jobs=s.jobs.get("completed", 0),
         failed_jobs=s.jobs.get("failed", 0), cancelled_jobs=s.jobs.get("cancelled", 0),
         pending_tasks=s.pending_tasks, running_tasks=s.running_tasks, pending_by_pool=s.pending_by_pool,
-        archived_jobs=archived,
+        archived_jobs=s.archived,
     )

@@ -90,14 +90,14 @@ class Servers:
             question, settings, model=endpoint.model if is_failover else settings.model or endpoint.model
         )
         try:
-            async with asyncio.timeout(max(1.0, seconds)), _client(endpoint) as client:
+            async with asyncio.timeout(max(1.0, seconds)), client_of(endpoint) as client:
                 while True:
                     started = self._clock.now().timestamp()
                     response = await client.post(
                         f"{endpoint.url.rstrip('/')}/v1/chat/completions",
                         json=body,
-                        headers=_headers(endpoint),
-                        extensions=_extensions(endpoint),
+                        headers=headers_of(endpoint),
+                        extensions=extensions_of(endpoint),
                     )
                     if response.status_code != 429:
                         break
@@ -166,19 +166,21 @@ def _reply(
     return Reply(content=content, call=call, is_failover=is_failover)
 
 
-def _client(endpoint: ModelEndpoint) -> httpx.AsyncClient:
+def client_of(endpoint: ModelEndpoint) -> httpx.AsyncClient:
+    """A client that trusts whom the endpoint says; the time of a call is its caller's to bound."""
     verify: ssl.SSLContext | bool = False
     if endpoint.url.startswith("https:"):
         verify = ssl.create_default_context(cadata=endpoint.ca_pem)
     return httpx.AsyncClient(verify=verify, trust_env=False, timeout=httpx.Timeout(None, connect=CONNECT_SECONDS))
 
 
-def _extensions(endpoint: ModelEndpoint) -> dict[str, Any]:
+def extensions_of(endpoint: ModelEndpoint) -> dict[str, Any]:
     """The name that the certificate must carry, whatever address is dialled."""
     return {"sni_hostname": endpoint.server_name} if endpoint.server_name else {}
 
 
-def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
+def headers_of(endpoint: ModelEndpoint) -> dict[str, str]:
+    """The endpoint's key, where it has one."""
     return {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
 
 

@@ -20,9 +20,11 @@ from espalier_api.tasks import (
     TALLY_NOT_GRADABLE,
     TALLY_PLAIN_TEXT,
     TALLY_POINTS,
+    TALLY_REACHED,
     TALLY_REVIEW,
     TALLY_SUBMISSIONS,
     GradingSettings,
+    ReachTask,
     ReportTask,
     SubmissionTask,
 )
@@ -49,6 +51,7 @@ from espalier_grading.model import (
     Value,
     Verdict,
 )
+from espalier_grading.reach import troubles
 from espalier_grading.sandboxes import sandbox
 from espalier_grading.score import grade
 from espalier_grading.servers import Reply, Servers
@@ -67,6 +70,9 @@ _CLOCK = SystemClock()
 _SERVERS = Servers(_CLOCK)
 _MARGIN_SECONDS = 10.0
 """Left of an attempt's time when the judges stop waiting, to report why."""
+_REACH_SECONDS = 60.0
+"""How long one attempt waits for endpoints; then the worker has its slot back for a while."""
+_REACH_POLL_SECONDS = 5.0
 
 
 class BundleCache:
@@ -120,6 +126,20 @@ async def admit(task: Task, context: Context) -> Result:
         tallies={TALLY_SUBMISSIONS: float(len(entries))},
         children=dag.children(settings, entries, admit_key=task.key),
     )
+
+
+async def reach(task: Task, context: Context) -> Result:
+    """Wait until every judge's endpoint outside the platform can be asked; what is wrong is told as progress."""
+    judges = _payload(ReachTask, task.payload).judges
+    left = (task.deadline - datetime.now(UTC)).total_seconds() - _MARGIN_SECONDS
+    end = _CLOCK.monotonic() + min(left, _REACH_SECONDS)
+    while found := await troubles(context.endpoints(), judges):
+        said = "; ".join(found)
+        await context.progress(0.0, said)
+        if _CLOCK.monotonic() + _REACH_POLL_SECONDS > end:
+            raise PlatformFault(said, reason="EndpointUnavailable")
+        await _CLOCK.sleep(_REACH_POLL_SECONDS)
+    return Result(tallies={TALLY_REACHED: 1.0})
 
 
 async def intake(task: Task, context: Context) -> Result:

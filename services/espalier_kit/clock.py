@@ -81,7 +81,8 @@ async def _settle() -> None:
 async def wait_or_stop(stop: asyncio.Event, seconds: float) -> bool:
     """Sleep up to `seconds`, less if `stop` is set; returns whether it was."""
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return False
     return True

@@ -263,8 +263,14 @@ class PodWorker:
         waits = [] if self._retry_at is None else [(self._retry_at - self._context.clock.now()).total_seconds()]
         if self._volumes.needs_refresh(self._pod) and not self._is_ended():
             waits.append(self._context.settings.volume_refresh_s)
+        await self._woken(max(0.01, min(waits)) if waits else None)
+
+    async def _woken(self, seconds: float | None) -> None:
+        """Not by `wait_for`: where news and a cancellation come at the same moment it forgets the latter (Python 3.11).
+        """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.01, min(waits)) if waits else None)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
     async def _end(self) -> None:
         """SIGTERM, grace, SIGKILL; the terminal status first, then the object: a Job counts the pod by its status."""
@@ -287,8 +293,7 @@ class PodWorker:
                 left = min(deadline - self._context.clock.monotonic(), self._grace_s())
                 if left <= 0:
                     self._containers.kill_now()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), max(0.2, left))
+                await self._woken(max(0.2, left))
 
     def _grace_s(self) -> float:
         if not self._is_gone:

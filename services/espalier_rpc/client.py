@@ -101,9 +101,14 @@ class CoordinatorClient:
 
     async def list(self, namespace: str = "") -> JobList:
         """The jobs of a namespace, or all that the caller may see."""
-        with _by_meaning():
-            answer = await self._stub.ListJobs(pb.ListJobsRequest(namespace=namespace), timeout=self._timeout_s)
-        return convert.job_list_from_wire(answer)
+        request, told = pb.ListJobsRequest(namespace=namespace), pb.ListJobsResponse()
+        while True:
+            with _by_meaning():
+                page = await self._stub.ListJobs(request, timeout=self._timeout_s)
+            told.MergeFrom(page)
+            if not page.next_page_token:
+                return convert.job_list_from_wire(told)
+            request.page_token = page.next_page_token
 
     async def delete(self, uid: str) -> None:
         """Forget a job, cancelling what runs. Deleting what is gone is success."""

@@ -28,6 +28,15 @@ class RestClient:
         """The answer; query parameters that are empty or None are left out."""
         return await self._ask("GET", path, params={k: v for k, v in query.items() if v not in (None, "", [], ())})
 
+    async def get_all(self, path: str, items: str, **query: Any) -> dict[str, Any]:
+        """The answer with the `items` of all its pages."""
+        told = await self.get(path, **query)
+        found, token = told[items], told["next_page_token"]
+        while token:
+            page = await self.get(path, page_token=token, **query)
+            found, token = found + page[items], page["next_page_token"]
+        return {**told, items: found, "next_page_token": ""}
+
     async def post(self, path: str, **fields: Any) -> dict[str, Any]:
         return await self._ask("POST", path, json=fields)
 

@@ -30,6 +30,8 @@ class CallsClient:
         self._wanted = 0
         self._wake = asyncio.Event()
         self._held: set[tuple[str, int]] = set()
+        self._receipt = ""
+        """Of the last answer that arrived: what it brought is in `_held`."""
         self._heard: asyncio.Queue[Heard] = asyncio.Queue()
 
     async def session(self, messages: AsyncIterator[pb.WorkerMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
@@ -85,6 +87,7 @@ class CallsClient:
             namespace=hello.namespace, job_uid=hello.job_uid, pool=hello.pool, resources=hello.resources,
             address=self._address, in_flight=hello.in_flight, version=hello.version,
         ))
+        self._receipt = answer.receipt
         return pb.CoordinatorMessage(welcome=pb.Welcome(epoch=answer.epoch, heartbeat_s=answer.heartbeat_s))
 
     async def _report(self, results: Iterable[pb.TaskResult]) -> pb.CoordinatorMessage:
@@ -103,7 +106,7 @@ class CallsClient:
 
     async def _beat(self, beat: pb.Heartbeat) -> AsyncIterator[pb.CoordinatorMessage]:
         answer = await self._client.unary("Heartbeat", pb.HeartbeatRequest(
-            worker_id=self._worker_id, progress=beat.progress,
+            worker_id=self._worker_id, progress=beat.progress, receipt=self._receipt,
             in_flight=[pb.Lease(task_id=task_id, attempt=attempt) for task_id, attempt in sorted(self._held)],
         ))
         if answer.cancelled:
@@ -122,6 +125,7 @@ class CallsClient:
             ), wait_s=self._interval_s)
             self._wanted -= len(answer.tasks)
             self._held.update((task.lease.task_id, task.lease.attempt) for task in answer.tasks)
+            self._receipt = answer.receipt
             for context in answer.contexts:
                 yield pb.CoordinatorMessage(context=context)
             if answer.tasks:

@@ -11,6 +11,8 @@ from espalier_kit.artifacts import ArtifactStore
 from espalier_kit.execution import ModelEndpoint, Task
 
 log = logging.getLogger("espalier_worker.task")
+MAX_MESSAGE = 500
+"""Characters of a line of progress, as many as a job's view shows."""
 
 
 class Abort(StrEnum):
@@ -53,7 +55,7 @@ class AttemptContext:
         return self._endpoints()
 
     async def progress(self, fraction: float, message: str = "") -> None:
-        self._progress = (min(max(fraction, 0.0), 1.0), message[:200])
+        self._progress = (min(max(fraction, 0.0), 1.0), message[:MAX_MESSAGE])
 
     def take_progress(self) -> tuple[float, str] | None:
         """What was reported since the last call."""

@@ -67,6 +67,18 @@ def test_every_pod_is_restricted(variant: str) -> None:
             assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
+@pytest.mark.parametrize(
+    ("given", "sleep_s", "grace_s"), [((), 2, 32), (("--set", "coordinator.preStopSeconds=0"), None, 30)]
+)
+def test_the_coordinator_takes_calls_until_its_service_leads_nobody_to_it(
+    given: tuple[str, ...], sleep_s: int | None, grace_s: int
+) -> None:
+    spec = find(rendered(*given), "StatefulSet", "espalier-coordinator")["spec"]["template"]["spec"]
+    lifecycle = spec["containers"][0].get("lifecycle")
+    assert lifecycle == (None if sleep_s is None else {"preStop": {"sleep": {"seconds": sleep_s}}})
+    assert spec["terminationGracePeriodSeconds"] == grace_s
+
+
 def environment(word: str, variant: str) -> dict[str, str]:
     """The program's environment as its pod gives it, with fields of the pod filled in."""
     workload = find(rendered(*VARIANTS[variant]), PROGRAMS[word], f"espalier-{word}")

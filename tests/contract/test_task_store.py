@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from espalier_coordinator.cache import Cached
-from espalier_coordinator.model import Ending, Job, NewTask, Spent, TaskRecord, record_of
+from espalier_coordinator.model import EndedJob, Ending, Job, NewTask, Spent, TaskRecord, record_of
 from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.store import (
     Archived,
@@ -250,9 +250,9 @@ def test_an_archived_job_is_passed_over_and_found(reopen: Reopen) -> None:
     store = reopen()
     snapshot = store.load()
     assert (snapshot.jobs, snapshot.tasks, snapshot.last_sequence) == ((JOB,), (stored(A),), 3)
-    assert snapshot.archived == (("v", "elsewhere", 9.5),)
-    assert store.archived(None) == store.archived("elsewhere") == (Archived(other, '{"said": 1}'),)
-    assert store.archived("ns") == store.archived(None, after="v") == ()
+    assert snapshot.archived == (("v", EndedJob("elsewhere", 9.5, "failed")),)
+    assert store.archived(["u", "v", "w"]) == (Archived(other, '{"said": 1}'),)
+    assert store.archived(["u"]) == store.archived([]) == ()
     assert store.job("v").jobs == (other,)
     assert store.job("v").tasks == (stored(c, None, FAILED),)
     assert store.dead_letters(None) == (DeadLetter("elsewhere", stored(c, None, FAILED)),)
@@ -264,17 +264,20 @@ def test_a_job_that_is_put_again_is_archived_no_longer(reopen: Reopen) -> None:
     assert reopen().load().archived == ()
 
 
-def test_archived_jobs_come_in_pages(reopen: Reopen) -> None:
-    jobs = [replace(JOB, uid=f"j{n}") for n in range(5)]
-    store = reopen()
-    store.commit([*(PutJob(j) for j in jobs), *(ArchiveJob(j.uid, "{}") for j in jobs)])
-    assert [a.job.uid for a in store.archived("ns", limit=2)] == ["j0", "j1"]
-    assert [a.job.uid for a in store.archived("ns", after="j1", limit=9)] == ["j2", "j3", "j4"]
+def test_how_archived_jobs_ended_is_known_without_their_tasks(reopen: Reopen) -> None:
+    well, badly = replace(JOB, uid="j0", cancelled=False), replace(JOB, uid="j1", cancelled=False)
+    tasks = [record_of(uid, NewTask("a", "t"), n) for n, uid in enumerate(("j0", "j1", "u"), 1)]
+    reopen().commit([PutJob(well), PutJob(badly), PutJob(replace(JOB, cancelled=True)), PutTasks(tuple(tasks)),
+                     *(PutEnding(t.id, t.job_uid, FAILED if t.job_uid != "j0" else DONE) for t in tasks),
+                     *(ArchiveJob(uid, "{}") for uid in ("j0", "j1", "u"))])
+    assert [(uid, job.status) for uid, job in reopen().load().archived] == [
+        ("j0", "completed"), ("j1", "failed"), ("u", "cancelled")
+    ]
 
 
 def test_nobody_is_found_where_there_is_nobody(reopen: Reopen) -> None:
     store = reopen()
-    assert (store.job("u"), store.archived(None), store.dead_letters(None)) == (Snapshot(), (), ())
+    assert (store.job("u"), store.archived(["u"]), store.dead_letters(None)) == (Snapshot(), (), ())
 
 
 def test_dead_letters_come_in_pages_by_sequence_and_only_failed_ones(reopen: Reopen) -> None:
@@ -285,6 +288,19 @@ def test_dead_letters_come_in_pages_by_sequence_and_only_failed_ones(reopen: Reo
     assert [x.task.record.sequence for x in store.dead_letters("ns", limit=3)] == [1, 2, 3]
     assert [x.task.record.sequence for x in store.dead_letters(None, job_uid="u", after=3)] == [4]
     assert store.dead_letters("other") == store.dead_letters(None, job_uid="v") == ()
+
+
+def test_what_tasks_carry_comes_in_pages_of_archived_jobs_too(reopen: Reopen) -> None:
+    old, new = replace(JOB, uid="old"), replace(JOB, uid="new")
+    records = [record_of("old", NewTask("a", "t", b"1"), 1), record_of("old", NewTask("b", "t", b"2"), 2),
+               record_of("new", NewTask("c", "t", b"3"), 3)]
+    store = reopen()
+    store.commit([PutJob(old), PutJob(new), PutTasks(tuple(records)), ArchiveJob("old", "{}"),
+                  PutEnding(records[0].id, "old", replace(DONE, value=b"one"))])
+    assert store.contents(limit=2) == ((1, (b"1", b"one")), (2, (b"2",)))
+    assert store.contents(after=2) == ((3, (b"3",)),)
+    store.commit([DropJob("old")])
+    assert store.contents() == ((3, (b"3",)),)
 
 
 def test_templates_reservations_and_cached_results_come_back_and_go(reopen: Reopen) -> None:

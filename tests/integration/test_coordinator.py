@@ -29,6 +29,7 @@ from espalier_kit.digest import sha256
 from espalier_kit.errors import Forbidden, NotFound
 from espalier_kube.client import Client
 from espalier_rpc.artifacts import HttpArtifacts, web_client
+from espalier_rpc.client import CoordinatorClient
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 if TYPE_CHECKING:  # exists for type checkers only
@@ -150,6 +151,17 @@ async def test_a_job_is_submitted_seen_listed_steered_and_deleted(admin: Coordin
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await admin.GetJob(pb.GetJobRequest(uid="j1"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_the_client_sees_more_jobs_than_one_page_has(own: CoordinatorProcess) -> None:
+    async with own.channel("admin") as channel:
+        calls = stub(channel)
+        await asyncio.gather(*(calls.SubmitJob(job(f"j{n}")) for n in range(1010)))
+        first = await calls.ListJobs(pb.ListJobsRequest())
+        assert (len(first.jobs), bool(first.next_page_token)) == (1000, True)
+        assert len({view.uid for view in (await CoordinatorClient(channel).list()).jobs}) == 1010
+        counted = await calls.GetClusterStats(pb.GetClusterStatsRequest())
+        assert (counted.total_jobs, counted.completed_jobs) == (1010, 1010)
 
 
 @pytest.mark.parametrize(("request_", "code", "sentence"), [

@@ -28,7 +28,9 @@ from espalier_rpc.v1 import coordinator_pb2 as pb
 DEADLINE_S = 60.0
 ROUTE_OF = {route.rpc: route for route in ROUTES}
 ID = re.compile(r"^[0-9a-f]{32}$")
-VOLATILE = frozenset({"submitted_at", "finished_at", "last_heartbeat_age_s", "until", "next", "load", "message"})
+VOLATILE = frozenset({
+    "submitted_at", "finished_at", "last_heartbeat_age_s", "until", "next", "load", "message", "receipt",
+})
 
 
 @pytest.fixture(scope="module")

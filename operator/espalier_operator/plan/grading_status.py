@@ -13,6 +13,7 @@ from espalier_operator.plan.conditions import Conditions
 from espalier_operator.plan.ending import Ending
 from espalier_operator.plan.facts import GradingJobFacts
 from espalier_operator.plan.grading_ending import is_admitted
+from espalier_operator.plan.grading_work import unreached
 from espalier_operator.plan.models import shares_hardware
 from espalier_rpc.views import JobView
 
@@ -23,7 +24,7 @@ STICKY = ("ModelServerFailover", "PlainTextParse")
 def progress_message(facts: GradingJobFacts, view: JobView) -> str:
     """How far it is, in words."""
     if not is_admitted(view):
-        return "the bundle is checked with its own solution"
+        return unreached(facts, view) or "the bundle is checked with its own solution"
     counts = progress.submission_counts(view)
     return f"{progress.processed(counts)} of {counts.total} submissions, {view.workers} workers"
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from espalier_api.modelref import ModelRef
-from espalier_api.tasks import GradingSettings, JudgeSettings, sandbox_tags
-from espalier_kit.execution import TaskSpec
+from espalier_api.tasks import TALLY_REACHED, GradingSettings, Judge, JudgeSettings, ReachTask, sandbox_tags
+from espalier_kit.execution import Dependency, TaskSpec
 from espalier_operator.plan.facts import GradingJobFacts
-from espalier_operator.plan.grading_ending import ADMIT
+from espalier_operator.plan.grading_ending import ADMIT, is_admitted
 from espalier_operator.plan.models import endpoints, is_answering, shares_hardware
-from espalier_rpc.views import JobRequest
+from espalier_rpc.views import JobRequest, JobView
 
 ADMIT_KEY = "admit"
+REACH, REACH_KEY = "grading.reach", "reach"
+FOR_EVER = 1_000_000
+"""Retries of a task that waits for somebody else's server: it goes on by itself, whenever that comes."""
 
 
 def is_judged(facts: GradingJobFacts) -> bool:
@@ -30,7 +33,7 @@ def goes(facts: GradingJobFacts) -> bool:
 
 
 def submission(facts: GradingJobFacts) -> JobRequest:
-    """One task: `grading.admit` knows what the others are."""
+    """`grading.admit` knows what the other tasks are; before it, servers outside the platform are tried."""
     job, policy = facts.job, facts.job.spec.run_policy
     digests = facts.sources.digests
     settings = GradingSettings(
@@ -38,13 +41,36 @@ def submission(facts: GradingJobFacts) -> JobRequest:
         code=_judge(job.spec.models.code), feedback=_judge(job.spec.models.feedback), execution=job.spec.execution,
         targets=job.spec.performance.targets, shared_hardware=shares_hardware(facts),
     )
-    admit = TaskSpec(key=ADMIT_KEY, type=ADMIT, payload=settings.wire(), tags=sandbox_tags(job.spec.execution))
+    reach = _reach(facts)
+    admit = TaskSpec(
+        key=ADMIT_KEY, type=ADMIT, payload=settings.wire(), tags=sandbox_tags(job.spec.execution),
+        depends_on=tuple(Dependency(task.key) for task in reach),
+    )
     return JobRequest(
         uid=job.metadata.uid, namespace=job.metadata.namespace, name=job.metadata.name, kind="GradingJob",
-        tasks=(admit,), endpoints=endpoints(facts),
+        tasks=(*reach, admit), endpoints=endpoints(facts),
         priority=policy.priority, retries=policy.retries, task_timeout_s=float(policy.task_timeout_seconds),
         pool=job.spec.workers.pool or "",
     )
+
+
+def unreached(facts: GradingJobFacts, view: JobView) -> str:
+    """What keeps the judges' endpoints from being asked, as the task that tries them says; empty once they can be."""
+    if not _outside(facts) or is_admitted(view) or TALLY_REACHED in view.tallies:
+        return ""
+    return view.message
+
+
+def _reach(facts: GradingJobFacts) -> tuple[TaskSpec, ...]:
+    outside = _outside(facts)
+    payload = ReachTask(judges=outside).wire()
+    return (TaskSpec(key=REACH_KEY, type=REACH, payload=payload, retries=FOR_EVER),) if outside else ()
+
+
+def _outside(facts: GradingJobFacts) -> tuple[Judge, ...]:
+    models = facts.job.spec.models
+    judges: tuple[tuple[Judge, ModelRef], ...] = (("code", models.code), ("feedback", models.feedback))
+    return tuple(judge for judge, ref in judges if ref.endpoint is not None)
 
 
 def _judge(ref: ModelRef) -> JudgeSettings:

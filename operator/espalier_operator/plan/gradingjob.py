@@ -44,6 +44,7 @@ LIFE: Life[GradingJob] = Life(
     numbers=grading_status.numbers,
     reported=grading_status.reported,
     degraded=grading_status.tallied,
+    unreached=grading_work.unreached,
     pods=sandbox.follow,
     sticky=grading_status.STICKY,
 )

@@ -105,6 +105,8 @@ def _degrade(
     if old is not None and old.status == "True" and old.reason in sticky and not any(r in sticky for r, _ in found):
         found.insert(0, (old.reason, old.message.partition("; ")[0]))
     if not has_ended:
+        if view is not None and (said := life.unreached(facts, view)):
+            found.append(("EndpointUnavailable", said))
         found += _acute(facts, now)
     if found:
         conditions.set("Degraded", "True", found[0][0], "; ".join(message for _, message in found))

@@ -44,6 +44,8 @@ class Life(Generic[J]):
     """Fields of the status from the report at the end; conditions of the kind's own."""
     degraded: Callable[[JobView], Sequence[tuple[str, str]]]
     """(reason, sentence) for what has gone less well than wished."""
+    unreached: Callable[[JobFacts[J], JobView], str] = lambda facts, view: ""
+    """What of somebody else's it waits for before it tries any submission, in words that say what to change."""
     pods: Callable[[JobFacts[J], OperatorSettings, bool], Followed] = lambda facts, settings, suspend: Followed()
     """Pods beside its workers; the last argument: they should pause."""
     sticky: tuple[str, ...] = ()

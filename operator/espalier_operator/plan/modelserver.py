@@ -27,7 +27,12 @@ from espalier_operator.plan.quantity import parse_bytes
 from espalier_operator.settings import OperatorSettings
 
 PORT = 8100
-GRACE_S = 15
+PRE_STOP_S = 2
+"""A server that is to go still takes questions for so long: by then workers and Services know that it goes."""
+DRAIN_S = 20
+"""For the answers that it is writing."""
+GRACE_S = PRE_STOP_S + DRAIN_S + 8
+"""And to end its threads and connections."""
 RECHECK_S = 10.0
 LOAD_TRIES = 300
 """Start-up probes two seconds apart: a large model may take ten minutes to load."""
@@ -101,6 +106,7 @@ def _template(server: ModelServer, labels: dict[str, str], settings: OperatorSet
         "startupProbe": _probe("/ready", period=2, failures=LOAD_TRIES),
         "readinessProbe": _probe("/ready", period=5, failures=2),
         "livenessProbe": _probe("/health", period=10, failures=6),
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_S}}},
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "tls", "mountPath": TLS_DIR, "readOnly": True},
@@ -133,7 +139,7 @@ def _environment(server: ModelServer) -> list[Object]:
     plain = {
         "PORT": PORT, "MODELS": json.dumps([m.wire() for m in spec.models]), "MAX_CONCURRENCY": spec.max_concurrency,
         "QUEUE_LIMIT": spec.queue_limit, "PROMPT_CACHE_BYTES": parse_bytes(spec.prompt_cache_bytes),
-        "TLS_DIR": TLS_DIR, "API_KEY_FILE": f"{KEY_DIR}/api-key",
+        "TLS_DIR": TLS_DIR, "API_KEY_FILE": f"{KEY_DIR}/api-key", "DRAIN_S": DRAIN_S,
     }
     return [
         *value_env({prefix + key: value for key, value in plain.items()}),

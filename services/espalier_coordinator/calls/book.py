@@ -28,12 +28,12 @@ class Calls:
 
 def calls_of(
     host: Host, health: Health, clock: Clock, *, pools: Collection[str] = (), retries: int = 3,
-    heartbeat_s: float = 5.0, timeout_s: float = 10.0,
+    heartbeat_s: float = 5.0, timeout_s: float = 10.0, longest_reservation_s: float = 0.0,
 ) -> Calls:
     """Times in seconds: how often workers are to be heard, and how long one may be silent before it is degraded."""
     jobs = JobCalls(host, pools, Defaults(retries))
     return Calls(
-        jobs, WorkerCalls(host, heartbeat_s=heartbeat_s),
+        jobs, WorkerCalls(host, clock, heartbeat_s=heartbeat_s),
         FleetCalls(host, health, now=clock.monotonic, timeout_s=timeout_s), LetterCalls(host, jobs),
-        TemplateCalls(host), ReservationCalls(host),
+        TemplateCalls(host), ReservationCalls(host, clock.now, longest_s=longest_reservation_s),
     )

@@ -61,8 +61,8 @@ class FleetCalls:
     async def stats(self, caller: Identity, _request: pb.GetClusterStatsRequest) -> pb.ClusterStats:
         """Sums over the caller's namespaces; over everything for an administrator."""
         jobs = [e for e in self._host.engine.jobs.values() if caller.may_see(e.job.namespace)]
-        archived = sum(caller.may_see(namespace) for namespace, _ in self._host.engine.archived.values())
-        return stats_to_wire(stats(jobs, self._seen(caller)), archived)
+        archived = [job for job in self._host.engine.archived.values() if caller.may_see(job.namespace)]
+        return stats_to_wire(stats(jobs, archived, self._seen(caller)))
 
     async def health(self, _caller: Identity, _request: pb.HealthCheckRequest) -> pb.HealthCheckResponse:
         """Of the whole cluster, whoever asks."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from espalier_coordinator.access import Identity
 from espalier_coordinator.archive import Archive
+from espalier_coordinator.calls.listing import JobLists
 from espalier_coordinator.host import Host
 from espalier_coordinator.model import NewTask
 from espalier_coordinator.pools import check_pool
-from espalier_coordinator.standing import ended_status, job_status
+from espalier_coordinator.standing import job_status
 from espalier_coordinator.state import JobEntry
-from espalier_coordinator.views import JobPicture, archived_picture, job_picture, task_pictures
+from espalier_coordinator.views import JobPicture, job_picture, task_pictures
 from espalier_coordinator.wire import (
     job_from_wire,
     job_to_wire,
@@ -31,8 +32,6 @@ from espalier_rpc.v1 import coordinator_pb2 as pb
 WATCH_PAUSE_S = 1.0
 """A watcher hears of a job at most once in this time."""
 DEFAULT_NAMESPACE = "default"
-STATUSES = frozenset({"pending", "running", "suspended", "cancelling", "cancelled", "complete", "completed", "failed"})
-ENDED = frozenset({"cancelled", "complete", "completed", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,7 @@ class JobCalls:
         self._pools = pools
         self._defaults = defaults or Defaults()
         self._archive = Archive(host)
+        self._lists = JobLists(host, self._archive)
 
     async def submit(self, caller: Identity, request: pb.SubmitJobRequest) -> pb.JobView:
         """Submit a job; idempotent by uid, and without one a new job every time."""
@@ -104,15 +104,8 @@ class JobCalls:
         return status_to_wire(job_status(entry), self._picture(entry))
 
     async def list_jobs(self, caller: Identity, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
-        """The jobs that the caller may see and that pass every filter."""
-        if request.namespace:
-            caller.require_namespace(request.namespace)
-        if request.status_filter and request.status_filter not in STATUSES:
-            raise Permanent(f"there is no job status {request.status_filter!r}: use one of "
-                            f"{', '.join(sorted(STATUSES))}", reason="InvalidFilter")
-        jobs = [self._view(e) for e in self._filtered(caller, request)]
-        jobs += [job_to_wire(p) async for p in self._archived(caller, request)]
-        return pb.ListJobsResponse(jobs=jobs, epoch=self._host.engine.epoch)
+        """A page of the jobs that the caller may see and that pass every filter."""
+        return await self._lists.page(caller, request)
 
     async def tasks(self, caller: Identity, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
         """A job's tasks in the order of submission, `limit` at a time after task id `after`."""
@@ -155,29 +148,6 @@ class JobCalls:
             filled.retries = self._defaults.retries
         return filled
 
-    def _filtered(self, caller: Identity, request: pb.ListJobsRequest) -> list[JobEntry]:
-        tags, wanted = frozenset(request.tag_filter), request.status_filter
-        return [
-            e for e in self._host.engine.jobs.values()
-            if caller.may_see(e.job.namespace) and request.namespace in ("", e.job.namespace)
-            and tags <= frozenset(e.job.tags) and wanted in ("", e.state.value, job_status(e))
-        ]
-
-    async def _archived(self, caller: Identity, request: pb.ListJobsRequest) -> AsyncIterator[JobPicture]:
-        """Jobs that only the store has, a page at a time; they have all ended."""
-        tags, wanted, after = frozenset(request.tag_filter), request.status_filter, ""
-        while wanted in ("", *ENDED):
-            page = await self._archive.summaries(request.namespace or caller.reach_alone, after=after)
-            for summary in page:
-                job = summary.job
-                if caller.may_see(job.namespace) and tags <= frozenset(job.tags) and wanted in (
-                    "", summary.state.value, ended_status(job, summary.counts)
-                ):
-                    yield archived_picture(summary, self._host.engine.epoch)
-            if not page:
-                return
-            after = page[-1].job.uid
-
     def _tasks(self, request: pb.SubmitJobRequest) -> list[NewTask]:
         """Those of the request, or its template's."""
         if request.template and request.tasks:
@@ -193,7 +163,7 @@ class JobCalls:
     async def visible(self, caller: Identity, uid: str) -> JobEntry:
         """A job that the caller may see, from the archive if need be. Raises `NotFound`, `Forbidden`."""
         if archived := self._host.engine.archived.get(uid):
-            caller.require_namespace(archived[0])
+            caller.require_namespace(archived.namespace)
             await self._archive.ensure(uid)
         entry = self._host.engine.job(uid)
         caller.require_namespace(entry.job.namespace)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from datetime import datetime
 
 from espalier_coordinator.access import Identity
 from espalier_coordinator.archive import Archive
 from espalier_coordinator.calls.jobs import DEFAULT_NAMESPACE, JobCalls, check_payloads
 from espalier_coordinator.host import Host
+from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.store import DeadLetter
 from espalier_coordinator.views import letter_picture
 from espalier_coordinator.wire import (
@@ -114,8 +117,11 @@ class TemplateCalls:
 class ReservationCalls:
     """Capacity that is held back."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, now: Callable[[], datetime], *, longest_s: float = 0.0) -> None:
+        """Only an administrator may hold capacity back for longer than `longest_s` seconds; 0: anybody may."""
         self._host = host
+        self._now = now
+        self._longest_s = longest_s
 
     async def reserve(self, caller: Identity, request: pb.Reservation) -> pb.Reservation:
         """Hold slots back for a job or for tasks with some tags, until a time; the same name again replaces it."""
@@ -131,8 +137,16 @@ class ReservationCalls:
             raise Forbidden(f"pool {job.pool!r} is shared: only an administrator may hold back capacity of it",
                             reason="Forbidden")
         reservation = reservation_from_wire(named)
+        self._check_length(caller, reservation)
         await self._host.settle(self._host.engine.reserve(reservation))
         return reservation_to_wire(reservation)
+
+    def _check_length(self, caller: Identity, reservation: Reservation) -> None:
+        asked_s = reservation.until - self._now().timestamp()
+        if self._longest_s and asked_s > self._longest_s and not caller.is_admin:
+            raise Permanent(f"reservation {reservation.name!r}: capacity is held back for {self._longest_s / 3600:g} h "
+                            f"at most, not {asked_s / 3600:.1f} h: ask for less, or an administrator",
+                            reason="InvalidReservation")
 
     async def release(self, caller: Identity, request: pb.ReservationName) -> pb.ReleaseReservationResponse:
         """Give the capacity free before its time."""

@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from espalier_coordinator.calls.deliveries import Deliveries
 from espalier_coordinator.host import Host, Outbox
 from espalier_coordinator.messages import (
     Ack,
@@ -22,18 +23,22 @@ from espalier_coordinator.messages import (
     Report,
     Revoke,
     Tasks,
+    Verdict,
 )
+from espalier_kit.clock import Clock
 from espalier_kit.errors import NotFound
 
 
 class RemoteWorker:
     """What the engine has said to the worker and no call has fetched yet. `pump` ends with the session."""
 
-    def __init__(self, host: Host, hello: Hello) -> None:
+    def __init__(self, host: Host, hello: Hello, clock: Clock, *, heartbeat_s: float) -> None:
         self.hello = hello
         self.is_draining = False
         self._host = host
+        self._clock = clock
         self._outbox: Outbox = host.open_session()
+        self._deliveries = Deliveries(f"{host.engine.epoch}/{self._outbox.number}", patience_s=2 * heartbeat_s)
         self._tasks: deque[Assignment] = deque()
         self._contexts: dict[str, JobContext] = {}
         self._cancelled: dict[Lease, None] = {}
@@ -64,12 +69,27 @@ class RemoteWorker:
             self._require_session()
             taken = [self._tasks.popleft() for _ in range(min(len(self._tasks), max(count, 0)))]
             contexts, self._contexts = list(self._contexts.values()), {}
+            self._deliveries.gave([Lease(a.record.id, a.attempt) for a in taken], self._clock.monotonic())
             return taken, contexts
 
-    def heartbeat(self, in_flight: tuple[Lease, ...], progress: Iterable[Progress]) -> tuple[Lease, ...]:
-        """It is alive; returns what it should stop: cancelled, or no longer its own."""
+    @property
+    def receipt(self) -> str:
+        """What the worker is to say in its heartbeats from now on."""
+        return self._deliveries.receipt
+
+    async def heartbeat(
+        self, in_flight: tuple[Lease, ...], progress: Iterable[Progress], receipt: str = ""
+    ) -> tuple[Lease, ...]:
+        """It is alive; returns what it should stop: cancelled, or no longer its own.
+
+        What it was given and never got is queued again; the number of that attempt is closed, as one that was
+        cancelled: should the answer come after all, it is refused.
+        """
         self._require_session()
         self._host.do(self._host.engine.heartbeat(self._outbox.number, progress))
+        if lost := self._deliveries.lost(receipt, in_flight, self._leases(), self._clock.monotonic()):
+            reports = [Report(lease, Verdict.CANCELLED, "NeverArrived") for lease in lost]
+            await self._host.settle(self._host.engine.results(self._outbox.number, reports))
         held = self._leases()
         cancelled, self._cancelled = self._cancelled, {}
         return tuple(dict.fromkeys([*cancelled, *(lease for lease in in_flight if lease not in held)]))

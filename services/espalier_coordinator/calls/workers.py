@@ -20,6 +20,7 @@ from espalier_coordinator.wire import (
     progress_from_wire,
     report_from_wire,
 )
+from espalier_kit.clock import Clock
 from espalier_kit.errors import Permanent
 from espalier_rpc.jsonform import embedded
 from espalier_rpc.v1 import coordinator_pb2 as pb
@@ -42,8 +43,9 @@ def introduced(caller: Identity, message: pb.Hello, *, address: str = "") -> Hel
 class WorkerCalls:
     """Registered workers that speak by calls. Each acts only as itself, in its own namespace."""
 
-    def __init__(self, host: Host, *, heartbeat_s: float) -> None:
+    def __init__(self, host: Host, clock: Clock, *, heartbeat_s: float) -> None:
         self._host = host
+        self._clock = clock
         self._heartbeat_s = heartbeat_s
         self._workers: dict[str, RemoteWorker] = {}
 
@@ -54,11 +56,12 @@ class WorkerCalls:
             types=request.types, job_uid=request.job_uid, pool=request.pool, namespace=request.namespace,
             in_flight=request.in_flight, resources=request.resources, version=request.version,
         ), address=request.address)
-        worker = RemoteWorker(self._host, hello)
+        worker = RemoteWorker(self._host, hello, self._clock, heartbeat_s=self._heartbeat_s)
         self._workers[hello.key] = worker
         await worker.start(self._forget)
         return pb.RegisterWorkerResponse(
-            worker_id=hello.worker_id, epoch=self._host.engine.epoch, heartbeat_s=self._heartbeat_s
+            worker_id=hello.worker_id, epoch=self._host.engine.epoch, heartbeat_s=self._heartbeat_s,
+            receipt=worker.receipt,
         )
 
     async def deregister(self, caller: Identity, request: pb.DeregisterWorkerRequest) -> pb.DeregisterWorkerResponse:
@@ -67,10 +70,10 @@ class WorkerCalls:
         return pb.DeregisterWorkerResponse(returned_tasks=returned)
 
     async def heartbeat(self, caller: Identity, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
-        """Renews every lease; says what to stop."""
+        """Renews every lease; says what to stop. With a receipt, what never arrived is queued again."""
         worker = self._find(caller, request.worker_id)
-        cancelled = worker.heartbeat(
-            leases_from_wire(request.in_flight), progress_from_wire(request.progress)
+        cancelled = await worker.heartbeat(
+            leases_from_wire(request.in_flight), progress_from_wire(request.progress), request.receipt
         )
         return pb.HeartbeatResponse(
             epoch=self._host.engine.epoch, cancelled=leases_to_wire(cancelled), drain=worker.is_draining
@@ -86,7 +89,7 @@ class WorkerCalls:
         assignments, contexts = await worker.pull(request.max_tasks, request.wait_s)
         return pb.PullTasksResponse(
             tasks=assignments_to_wire(assignments), contexts=[context_to_wire(c) for c in contexts],
-            drain=worker.is_draining,
+            drain=worker.is_draining, receipt=worker.receipt,
         )
 
     async def report(self, caller: Identity, request: pb.ReportResultRequest) -> pb.ReportResultResponse:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from espalier_coordinator.cache import Cached
-from espalier_coordinator.model import Ending, Job, Spent, TaskRecord
+from espalier_coordinator.model import EndedJob, Ending, Job, Spent, TaskRecord
 from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.templates import Template
 from espalier_kit.errors import Permanent
@@ -151,8 +151,8 @@ class Snapshot:
     reservations: tuple[Reservation, ...] = ()
     cached: tuple[Cached, ...] = ()
     """Oldest first."""
-    archived: tuple[tuple[str, str, float], ...] = ()
-    """(uid, namespace, finished_at) of jobs that were archived."""
+    archived: tuple[tuple[str, EndedJob], ...] = ()
+    """Of each job that was archived, by uid."""
     last_sequence: int = 0
     """The highest that any task has, archived ones too."""
 
@@ -171,6 +171,10 @@ class DeadLetter:
 
     namespace: str
     task: StoredTask
+
+
+Contents = tuple[int, tuple[bytes, ...]]
+"""A task's sequence, its payload and, where it has ended, its value."""
 
 
 class Deposed(Permanent):
@@ -196,14 +200,18 @@ class TaskStore(Protocol):
         """One job with its tasks, archived or not; nothing where there is none."""
         ...
 
-    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
-        """Archived jobs by uid, those behind `after`; None: of every namespace."""
+    def archived(self, uids: Sequence[str]) -> tuple[Archived, ...]:
+        """Those of these jobs that are archived, in any order."""
         ...
 
     def dead_letters(
         self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
     ) -> tuple[DeadLetter, ...]:
         """Failed tasks by sequence, those behind `after`, of archived jobs too; None: of every namespace."""
+        ...
+
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        """What all tasks carry, by sequence, those behind `after`, of archived jobs too."""
         ...
 
     def commit(self, writes: Sequence[Write]) -> None:

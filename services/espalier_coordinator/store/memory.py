@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from espalier_coordinator.cache import Cached
-from espalier_coordinator.model import Job, Spent
+from espalier_coordinator.model import EndedJob, Job, Spent, ended_job
 from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.store import (
     Archived,
     ArchiveJob,
+    Contents,
     DeadLetter,
     Deposed,
     DropCached,
@@ -68,9 +69,8 @@ class MemoryStore:
         return Snapshot(
             tuple(job for uid, job in tables.jobs.items() if uid not in tables.summaries), tasks,
             tuple(tables.workers), tuple(tables.templates.values()), tuple(tables.reservations.values()),
-            tuple(sorted(tables.cached.values(), key=lambda c: (c.created_at, c.key))), tuple(
-                (uid, tables.jobs[uid].namespace, tables.jobs[uid].finished_at) for uid in sorted(tables.summaries)
-            ),
+            tuple(sorted(tables.cached.values(), key=lambda c: (c.created_at, c.key))),
+            tuple((uid, self._ended(uid)) for uid in sorted(tables.summaries)),
             max((t.record.sequence for t in tables.tasks.values()), default=0),
         )
 
@@ -78,12 +78,9 @@ class MemoryStore:
         job = self.tables.jobs.get(uid)
         return Snapshot((job,), self._tasks_of([uid])) if job else Snapshot()
 
-    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
-        found = [
-            Archived(self.tables.jobs[uid], summary) for uid, summary in sorted(self.tables.summaries.items())
-            if uid > after and namespace in (None, self.tables.jobs[uid].namespace)
-        ]
-        return tuple(found[:limit])
+    def archived(self, uids: Sequence[str]) -> tuple[Archived, ...]:
+        summaries = self.tables.summaries
+        return tuple(Archived(self.tables.jobs[uid], summaries[uid]) for uid in uids if uid in summaries)
 
     def dead_letters(
         self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
@@ -97,6 +94,13 @@ class MemoryStore:
         ]
         return tuple(found[:limit])
 
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        found = [
+            (t.record.sequence, (t.record.payload, *((t.ending.value,) if t.ending else ())))
+            for t in self._tasks_of(self.tables.jobs) if t.record.sequence > after
+        ]
+        return tuple(found[:limit])
+
     def commit(self, writes: Sequence[Write]) -> None:
         if self._epoch != self.tables.epoch:
             raise Deposed(f"epoch {self.tables.epoch}, mine was {self._epoch}")
@@ -105,6 +109,11 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to release."""
+
+    def _ended(self, uid: str) -> EndedJob:
+        endings = [t.ending for t in self._tasks_of([uid])]
+        has_failed = any(ending is not None and ending.state is TaskState.FAILED for ending in endings)
+        return ended_job(self.tables.jobs[uid], has_failed=has_failed)
 
     def _tasks_of(self, uids: Iterable[str]) -> tuple[StoredTask, ...]:
         wanted = frozenset(uids)

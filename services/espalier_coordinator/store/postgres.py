@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from espalier_coordinator.store import Archived, DeadLetter, Snapshot, Write, relational
+from espalier_coordinator.store import Archived, Contents, DeadLetter, Snapshot, Write, relational
 from espalier_coordinator.store.rows import Row, Rows
 from espalier_kit.errors import Misconfigured, Retryable
 
@@ -94,15 +94,19 @@ class PostgresStore:
         with self._connected() as db, db.transaction():
             return relational.one_job(_selecting(db), uid)
 
-    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
+    def archived(self, uids: Sequence[str]) -> tuple[Archived, ...]:
         with self._connected() as db:
-            return relational.archived(_selecting(db), namespace, after, limit)
+            return relational.archived(_selecting(db), uids)
 
     def dead_letters(
         self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
     ) -> tuple[DeadLetter, ...]:
         with self._connected() as db:
             return relational.dead_letters(_selecting(db), namespace, job_uid, after, limit)
+
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        with self._connected() as db:
+            return relational.contents(_selecting(db), after, limit)
 
     def commit(self, writes: Sequence[Write]) -> None:
         with self._connected() as db, db.transaction():

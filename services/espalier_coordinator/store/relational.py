@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from espalier_coordinator.model import EndedJob, ended_job
 from espalier_coordinator.store import (
     Archived,
     ArchiveJob,
+    Contents,
     DeadLetter,
     Deposed,
     DropCached,
@@ -118,12 +120,15 @@ _LOAD_TASKS = (f"{_TASKS} WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.uid = t
                "ORDER BY t.sequence")
 _JOB = f"SELECT {_columns(rows.JOB)} FROM jobs WHERE uid = ?"
 _TASKS_OF_JOB = f"{_TASKS} WHERE t.job_uid = ? ORDER BY t.sequence"
-_ARCHIVED = (f"SELECT {_columns(rows.JOB)}, summary FROM jobs WHERE summary IS NOT NULL AND uid > ? "
-             "AND (? = '' OR namespace = ?) ORDER BY uid LIMIT ?")
+_ARCHIVED = f"SELECT {_columns(rows.JOB)}, summary FROM jobs WHERE summary IS NOT NULL AND uid IN "
+_FAILED_JOBS = "SELECT DISTINCT job_uid FROM results WHERE state = 'failed'"
 _DEAD_LETTERS = (f"SELECT j.namespace, {_columns(rows.TASK, 't.')}, {_columns(rows.SPENT, 't.')}, "
                  f"{_columns(rows.ENDING, 'r.')} FROM results r JOIN tasks t ON t.id = r.task_id "
                  "JOIN jobs j ON j.uid = t.job_uid WHERE r.state = 'failed' AND t.sequence > ? "
                  "AND (? = '' OR j.namespace = ?) AND (? = '' OR j.uid = ?) ORDER BY t.sequence LIMIT ?")
+
+_CONTENTS = ("SELECT t.sequence, t.payload, r.value FROM tasks t LEFT JOIN results r ON r.task_id = t.id "
+             "WHERE t.sequence > ? ORDER BY t.sequence LIMIT ?")
 
 PUT_VERSION = "INSERT INTO meta VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 GET_VERSION = "SELECT value FROM meta WHERE name='schema'"
@@ -163,9 +168,7 @@ def snapshot(select: Select) -> Snapshot:
             "SELECT namespace, name, slots, tags, job_uid, until FROM reservations", ()))),
         tuple(map(rows.cached, select("SELECT key, value, tallies, created_at FROM cached ORDER BY created_at, key",
                                       ()))),
-        tuple((uid, namespace, finished_at) for uid, namespace, finished_at in
-              select("SELECT uid, namespace, finished_at FROM jobs WHERE summary IS NOT NULL ORDER BY uid", ())),
-        last,
+        _ended_jobs(select), last,
     )
 
 
@@ -174,9 +177,18 @@ def one_job(select: Select, uid: str) -> Snapshot:
     return Snapshot(tuple(map(rows.job, select(_JOB, (uid,)))), tuple(map(rows.task, select(_TASKS_OF_JOB, (uid,)))))
 
 
-def archived(select: Select, namespace: str | None, after: str, limit: int) -> tuple[Archived, ...]:
-    """A page of archived jobs."""
-    found = select(_ARCHIVED, (after, namespace or "", namespace or "", limit))
+def _ended_jobs(select: Select) -> tuple[tuple[str, EndedJob], ...]:
+    """What memory keeps of archived jobs; their summaries, which may be long, stay where they are."""
+    failed = {uid for (uid,) in select(_FAILED_JOBS, ())}
+    found = select(f"SELECT {_columns(rows.JOB)} FROM jobs WHERE summary IS NOT NULL ORDER BY uid", ())
+    return tuple((job.uid, ended_job(job, has_failed=job.uid in failed)) for job in map(rows.job, found))
+
+
+def archived(select: Select, uids: Sequence[str]) -> tuple[Archived, ...]:
+    """Those of these jobs that are archived."""
+    if not uids:
+        return ()
+    found = select(f"{_ARCHIVED}({','.join('?' * len(uids))})", tuple(uids))
     return tuple(Archived(rows.job(row[:-1]), row[-1]) for row in found)
 
 
@@ -186,6 +198,12 @@ def dead_letters(
     """A page of failed tasks."""
     found = select(_DEAD_LETTERS, (after, namespace or "", namespace or "", job_uid, job_uid, limit))
     return tuple(DeadLetter(row[0], rows.task(row[1:])) for row in found)
+
+
+def contents(select: Select, after: int, limit: int) -> tuple[Contents, ...]:
+    """A page of what all tasks carry."""
+    found = select(_CONTENTS, (after, limit))
+    return tuple((number, (payload, *((value,) if value is not None else ()))) for number, payload, value in found)
 
 
 _TASK_LEVEL: dict[type, tuple[str, Callable[[Any], Rows]]] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from espalier_coordinator.store import Archived, DeadLetter, Snapshot, Write, relational
+from espalier_coordinator.store import Archived, Contents, DeadLetter, Snapshot, Write, relational
 from espalier_kit.errors import Retryable
 
 
@@ -57,15 +57,19 @@ class SqliteStore:
         with _translated():
             return relational.one_job(self._db.execute, uid)
 
-    def archived(self, namespace: str | None, *, after: str = "", limit: int = 1000) -> tuple[Archived, ...]:
+    def archived(self, uids: Sequence[str]) -> tuple[Archived, ...]:
         with _translated():
-            return relational.archived(self._db.execute, namespace, after, limit)
+            return relational.archived(self._db.execute, uids)
 
     def dead_letters(
         self, namespace: str | None, *, job_uid: str = "", after: int = 0, limit: int = 1000
     ) -> tuple[DeadLetter, ...]:
         with _translated():
             return relational.dead_letters(self._db.execute, namespace, job_uid, after, limit)
+
+    def contents(self, *, after: int = 0, limit: int = 1000) -> tuple[Contents, ...]:
+        with _translated():
+            return relational.contents(self._db.execute, after, limit)
 
     def commit(self, writes: Sequence[Write]) -> None:
         with _translated(), self._transaction():

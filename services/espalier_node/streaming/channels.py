@@ -20,6 +20,9 @@ from espalier_kit.errors import Permanent
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 CHUNK_BYTES = 32 * 1024
+SILENCE_S = 0.5
+PIPE_BYTES = 512 * 1024
+"""More than a pipe and its reader's buffer hold together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +99,13 @@ async def serve_command(socket: web.WebSocketResponse, command: Command) -> None
     """Carry its streams until it ends; if the client goes first, so does the command."""
     await _send(socket, STDOUT, b"")  # says that we are there
     listening = asyncio.create_task(_listen(socket, command))
-    copying = [
-        asyncio.create_task(_copy(socket, channel, reader)) for channel, reader in command.output().items()
-    ]
+    copies = [_Copy(socket, channel, reader) for channel, reader in command.output().items()]
+    copying = [asyncio.create_task(copy.run()) for copy in copies]
     ended = asyncio.create_task(command.wait())
     try:
         await asyncio.wait((listening, ended), return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
-            await asyncio.gather(*copying)
+            await asyncio.gather(*(copy.rest(task) for copy, task in zip(copies, copying, strict=True)))
             await _send(socket, ERROR, json.dumps(exited(code) if (code := ended.result()) else success()).encode())
     finally:
         await command.kill()
@@ -153,10 +155,38 @@ async def _drain(socket: web.WebSocketResponse) -> None:
         pass
 
 
-async def _copy(socket: web.WebSocketResponse, channel: int, reader: asyncio.StreamReader) -> None:
-    with contextlib.suppress(OSError):  # a terminal whose last user has gone reads as an error, not as an end
-        while piece := await reader.read(CHUNK_BYTES):
-            await _send(socket, channel, piece)
+class _Copy:
+    """One of a command's outputs, to the client."""
+
+    def __init__(self, socket: web.WebSocketResponse, channel: int, reader: asyncio.StreamReader) -> None:
+        self._socket, self._channel, self._reader = socket, channel, reader
+        self._sent = 0
+        self._is_waiting = False
+
+    async def run(self) -> None:
+        """To its end."""
+        with contextlib.suppress(OSError):  # a terminal whose last user has gone reads as an error, not as an end
+            while piece := await self._read():
+                await _send(self._socket, self._channel, piece)
+                self._sent += len(piece)
+
+    async def rest(self, running: asyncio.Task[None]) -> None:
+        """What the command wrote before it ended. A process that it left in the background may hold the output open for
+        ever: whatever comes after a silence, or after more than a pipe holds, is not the command's.
+        """
+        at_end = self._sent
+        while not running.done() and self._sent - at_end <= PIPE_BYTES:
+            before = self._sent
+            await asyncio.wait((running,), timeout=SILENCE_S)
+            if self._is_waiting and self._sent == before:
+                return
+
+    async def _read(self) -> bytes:
+        self._is_waiting = True
+        try:
+            return await self._reader.read(CHUNK_BYTES)
+        finally:
+            self._is_waiting = False
 
 
 async def _send_all(socket: web.WebSocketResponse, pieces: AsyncIterable[tuple[int, bytes]]) -> None:

@@ -13,6 +13,7 @@ import struct
 import tempfile
 import termios
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from espalier_node.streaming.channels import STDERR, STDOUT
 
@@ -20,17 +21,34 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 """Of the steps before the command, which gets its container's own with its payload."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """Our end of what a command writes to."""
+
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+    @classmethod
+    async def of(cls, descriptor: int) -> Pipe:
+        """Takes the descriptor over."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+        )
+        return cls(reader, transport)
+
+
 class ChildCommand:
     """`espalier_node.streaming.channels.Command` by a process group of this machine."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, output: Mapping[int, asyncio.StreamReader],
-        stdin: asyncio.WriteTransport | None, terminal: int | None,
+        self, process: asyncio.subprocess.Process, output: Mapping[int, Pipe],
+        stdin: asyncio.WriteTransport | None = None, terminal: int | None = None,
     ) -> None:
         self._process, self._output, self._stdin, self._terminal = process, output, stdin, terminal
 
     def output(self) -> Mapping[int, asyncio.StreamReader]:
-        return self._output
+        return {channel: pipe.reader for channel, pipe in self._output.items()}
 
     async def write(self, data: bytes) -> None:
         if self._process.stdin is not None:
@@ -59,6 +77,8 @@ class ChildCommand:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
+        for pipe in self._output.values():
+            pipe.transport.close()  # what it left in the background may hold the other end for ever
         if self._stdin is not None:
             self._stdin.close()
 
@@ -73,14 +93,26 @@ async def start(
         words = line(file.fileno())
         if is_tty:
             return await _on_terminal(words, file.fileno())
-        stdin = asyncio.subprocess.PIPE if has_stdin else asyncio.subprocess.DEVNULL
+        return await _on_pipes(words, file.fileno(), has_stdin=has_stdin)
+
+
+async def _on_pipes(words: Sequence[str], payload: int, *, has_stdin: bool) -> ChildCommand:
+    """Pipes of our own: asyncio's would wait for whoever else has them, and be closed by nobody else."""
+    pipes = {channel: os.pipe() for channel in (STDOUT, STDERR)}
+    stdin = asyncio.subprocess.PIPE if has_stdin else asyncio.subprocess.DEVNULL
+    try:
         process = await asyncio.create_subprocess_exec(
-            *words, env=ENVIRONMENT, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            start_new_session=True, pass_fds=(file.fileno(),),
+            *words, env=ENVIRONMENT, stdin=stdin, stdout=pipes[STDOUT][1], stderr=pipes[STDERR][1],
+            start_new_session=True, pass_fds=(payload,),
         )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    return ChildCommand(process, {STDOUT: process.stdout, STDERR: process.stderr}, None, None)
+    except BaseException:
+        for ours, _ in pipes.values():
+            os.close(ours)
+        raise
+    finally:
+        for _, theirs in pipes.values():
+            os.close(theirs)
+    return ChildCommand(process, {channel: await Pipe.of(ours) for channel, (ours, _) in pipes.items()})
 
 
 async def _on_terminal(words: Sequence[str], payload: int) -> ChildCommand:
@@ -96,8 +128,6 @@ async def _on_terminal(words: Sequence[str], payload: int) -> ChildCommand:
         )
     finally:
         os.close(theirs)
-    loop = asyncio.get_running_loop()
-    reader, writable = asyncio.StreamReader(), os.dup(ours)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb", 0))
-    stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(writable, "wb", 0))
-    return ChildCommand(process, {STDOUT: reader}, stdin, writable)
+    writable = os.dup(ours)
+    stdin, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, os.fdopen(writable, "wb", 0))
+    return ChildCommand(process, {STDOUT: await Pipe.of(ours)}, stdin, writable)

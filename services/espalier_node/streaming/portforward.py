@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,8 +20,58 @@ from espalier_node.streaming.spdy import Control, Data, Kind, Opened, Reader, Wr
 PROTOCOL = "SPDY/3.1+portforward.k8s.io"
 CHUNK_BYTES = 32 * 1024
 CONNECT_S = 5.0
-BACKLOG = 64
-"""Pieces of at most a frame that wait for a slow pod before the client has to."""
+BACKLOG_BYTES = 8 * 1024 * 1024
+"""Waits for a pod that reads slowly before the client has to, and with it its other connections: the streams share one
+socket, and their protocol has no way to hold up one alone."""
+STALL_S = 5.0
+"""A connection whose pod takes nothing for so long, with a full backlog, is given up: the others wait for it."""
+
+
+class Backlog:
+    """What a client has sent and the pod not taken yet; `None` ends it."""
+
+    def __init__(self, most: int = BACKLOG_BYTES) -> None:
+        self._most = most
+        self._pieces: deque[bytes | None] = deque()
+        self._held = self._taken = 0
+        self._changed = asyncio.Event()
+        self._is_closed = False
+
+    def put(self, piece: bytes | None) -> None:
+        """Take it, however much there is."""
+        if not self._is_closed:
+            self._pieces.append(piece)
+            self._held += len(piece or b"")
+            self._changed.set()
+
+    async def get(self) -> bytes | None:
+        """The next; waits for it."""
+        while not self._pieces:
+            self._changed.clear()
+            await self._changed.wait()
+        piece = self._pieces.popleft()
+        self._held -= len(piece or b"")
+        self._taken += 1
+        self._changed.set()
+        return piece
+
+    def close(self) -> None:
+        """Nobody takes any more."""
+        self._is_closed, self._held = True, 0
+        self._pieces.clear()
+        self._changed.set()
+
+    async def has_room(self, stall_s: float) -> bool:
+        """Wait while there is too much; False where nothing was taken for `stall_s`."""
+        while self._held > self._most:
+            before = self._taken
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(stall_s):
+                    await self._changed.wait()
+            if self._taken == before and not self._is_closed:
+                return False
+        return True
 
 
 @dataclass(slots=True)
@@ -30,7 +81,8 @@ class _Pair:
     port: int = 0
     data: int = 0
     error: int = 0
-    pieces: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(BACKLOG))
+    backlog: Backlog = field(default_factory=Backlog)
+    connecting: asyncio.Task[None] | None = None
 
 
 class Forwarding:
@@ -64,14 +116,16 @@ class Forwarding:
                 await self._open(frame)
             case Data(stream=stream) if pair := self._by_data.get(stream):
                 if frame.payload:
-                    await pair.pieces.put(frame.payload)
+                    pair.backlog.put(frame.payload)
                 if frame.is_last:
-                    await pair.pieces.put(None)
+                    pair.backlog.put(None)
+                if not await pair.backlog.has_room(STALL_S):
+                    await self._give_up(pair)
             case Control(kind=Kind.PING):
                 await self._send(self._writer.ping(frame.payload))
             case Control(kind=Kind.RST_STREAM):
                 if pair := self._by_data.get(int.from_bytes(frame.payload[:4], "big")):
-                    await pair.pieces.put(None)
+                    pair.backlog.put(None)
 
     async def _open(self, opened: Opened) -> None:
         request, kind, port = _asked(opened.headers)
@@ -82,9 +136,14 @@ class Forwarding:
             self._by_data[opened.stream] = pair
         if pair.data and pair.error:
             del self._pairs[request]
-            task = asyncio.create_task(self._connect(pair))
+            pair.connecting = task = asyncio.create_task(self._connect(pair))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _give_up(self, pair: _Pair) -> None:
+        if pair.connecting is not None:
+            pair.connecting.cancel()
+        await self._end(pair, f"the pod takes nothing from the connection to port {pair.port} any more")
 
     async def _connect(self, pair: _Pair) -> None:
         """Copy both ways until both are done; a sentence on the error stream if the pod does not answer."""
@@ -95,7 +154,7 @@ class Forwarding:
             words = f"nothing answers on port {pair.port} of the pod: {str(error) or 'no answer'}"
             await self._end(pair, words)
             return
-        sending = asyncio.create_task(_feed(pair.pieces, writer))
+        sending = asyncio.create_task(_feed(pair.backlog, writer))
         try:
             while piece := await reader.read(CHUNK_BYTES):
                 await self._send(self._writer.data(pair.data, piece))
@@ -104,25 +163,23 @@ class Forwarding:
             await self._end(pair, f"the connection to port {pair.port} broke: {error}")
         finally:
             sending.cancel()
-            writer.close()
+            writer.transport.abort()  # what the pod does not take would keep it open
 
     async def _end(self, pair: _Pair, words: str = "") -> None:
         self._by_data.pop(pair.data, None)
         await self._send(self._writer.data(pair.error, words.encode(), is_last=True))
         await self._send(self._writer.data(pair.data, b"", is_last=True))
-        # Whoever still waits to hand over a piece would wait for ever.
-        while not pair.pieces.empty():
-            pair.pieces.get_nowait()
+        pair.backlog.close()
 
     async def _send(self, frame: bytes) -> None:
         with contextlib.suppress(ConnectionError):
             await self._socket.send_bytes(frame)
 
 
-async def _feed(pieces: asyncio.Queue[bytes | None], writer: asyncio.StreamWriter) -> None:
+async def _feed(backlog: Backlog, writer: asyncio.StreamWriter) -> None:
     """What the client sends, to the pod; the client's end is told as an end of file."""
     with contextlib.suppress(OSError):
-        while (piece := await pieces.get()) is not None:
+        while (piece := await backlog.get()) is not None:
             writer.write(piece)
             await writer.drain()
         if writer.can_write_eof():

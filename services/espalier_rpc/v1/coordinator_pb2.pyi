@@ -410,9 +410,15 @@ class ListJobsRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     STATUS_FILTER_FIELD_NUMBER: _builtins.int
     TAG_FILTER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     status_filter: _builtins.str
     """a state, or pending | failed as GetJobStatus says them; empty: any"""
+    page_size: _builtins.int
+    """at most; 0 and more than 1000 count as 1000"""
+    page_token: _builtins.str
+    """next_page_token of the page before, asked with the same filters; empty: the first"""
     @_builtins.property
     def tag_filter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """jobs that have all of these"""
@@ -423,10 +429,12 @@ class ListJobsRequest(_message.Message):
         namespace: _builtins.str = ...,
         status_filter: _builtins.str = ...,
         tag_filter: _abc.Iterable[_builtins.str] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "status_filter", b"status_filter", "tag_filter", b"tag_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "status_filter", b"status_filter", "tag_filter", b"tag_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -434,11 +442,15 @@ Global___ListJobsRequest: _TypeAlias = ListJobsRequest  # noqa: Y015
 
 @_typing.final
 class ListJobsResponse(_message.Message):
+    """By uid; a page may have fewer than page_size jobs, and there are more as long as next_page_token is not empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
+    next_page_token: _builtins.str
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobView]: ...
     def __init__(
@@ -446,10 +458,11 @@ class ListJobsResponse(_message.Message):
         *,
         jobs: _abc.Iterable[Global___JobView] | None = ...,
         epoch: _builtins.str = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "jobs", b"jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1437,19 +1450,23 @@ class RegisterWorkerResponse(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     HEARTBEAT_S_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     epoch: _builtins.str
     heartbeat_s: _builtins.float
+    receipt: _builtins.str
+    """as in PullTasksResponse: nothing has been pulled yet"""
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         epoch: _builtins.str = ...,
         heartbeat_s: _builtins.float = ...,
+        receipt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "heartbeat_s", b"heartbeat_s", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "heartbeat_s", b"heartbeat_s", "receipt", b"receipt", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1503,7 +1520,10 @@ class HeartbeatRequest(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
+    receipt: _builtins.str
+    """of the last answer to PullTasks seen when in_flight was made: then what it lacks was lost"""
     @_builtins.property
     def in_flight(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]: ...
     @_builtins.property
@@ -1514,10 +1534,11 @@ class HeartbeatRequest(_message.Message):
         worker_id: _builtins.str = ...,
         in_flight: _abc.Iterable[Global___Lease] | None = ...,
         progress: _abc.Iterable[Global___Progress] | None = ...,
+        receipt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "progress", b"progress", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight", b"in_flight", "progress", b"progress", "receipt", b"receipt", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1582,7 +1603,10 @@ class PullTasksResponse(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     CONTEXTS_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     drain: _builtins.bool
+    receipt: _builtins.str
+    """say it in the next Heartbeat: tasks of an answer that did not arrive are queued again"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
     @_builtins.property
@@ -1593,10 +1617,11 @@ class PullTasksResponse(_message.Message):
         tasks: _abc.Iterable[Global___Assignment] | None = ...,
         contexts: _abc.Iterable[Global___JobContext] | None = ...,
         drain: _builtins.bool = ...,
+        receipt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "drain", b"drain", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "drain", b"drain", "receipt", b"receipt", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2107,7 +2132,7 @@ class ClusterStats(_message.Message):
     pending_tasks: _builtins.int
     running_tasks: _builtins.int
     archived_jobs: _builtins.int
-    """part of total_jobs, ended, and in none of the others"""
+    """part of total_jobs and, by how they ended, of completed, failed and cancelled ones"""
     @_builtins.property
     def pending_by_pool(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     def __init__(

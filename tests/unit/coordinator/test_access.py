@@ -13,6 +13,8 @@ from espalier_kube.cluster import Object
 
 OPERATOR = "system:serviceaccount:espalier-system:espalier-operator"
 WORKER = "system:serviceaccount:team-a:job-worker"
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ3In0.c2ln"
+"""Of the form of a service account's: {"alg": "RS256"}, claims, a signature."""
 
 
 class Reviews:
@@ -77,13 +79,13 @@ def test_an_account_acts_in_its_own_namespace_an_administrator_everywhere() -> N
 
 
 async def test_the_api_server_is_asked_once_a_minute() -> None:
-    clock, reviews = ManualClock(), Reviews({"t": WORKER})
+    clock, reviews = ManualClock(), Reviews({TOKEN: WORKER})
     reviewed = access(reviews, clock)
     for _ in range(3):
-        assert (await reviewed.identify("t")).namespace == "team-a"
+        assert (await reviewed.identify(TOKEN)).namespace == "team-a"
     assert reviews.asked == 1
     await clock.advance(CACHE_S + 1)
-    await reviewed.identify("t")
+    await reviewed.identify(TOKEN)
     assert reviews.asked == 2
 
 
@@ -91,17 +93,28 @@ async def test_an_unknown_token_is_refused_and_not_remembered() -> None:
     reviews = Reviews({})
     reviewed = access(reviews)
     with pytest.raises(Forbidden, match="token expired") as caught:
-        await reviewed.identify("t")
+        await reviewed.identify(TOKEN)
     assert caught.value.reason == "Unauthenticated"
-    reviews.users["t"] = WORKER
-    assert await reviewed.identify("t") == Identity(WORKER, "team-a")
+    reviews.users[TOKEN] = WORKER
+    assert await reviewed.identify(TOKEN) == Identity(WORKER, "team-a")
+
+
+@pytest.mark.parametrize("key", [
+    "esp_0123", "esp_0123456789abcdef.b.c", "a.b", "a.b.c.d", "e30.e30.e30", "W10.e30.e30", "..", "ä.b.c", "5.b.c",
+    "e" * 9 + ".b.c", f"{'W1tb' * 20_000}.b.c",
+], ids=lambda key: key[:12])
+async def test_what_is_no_service_accounts_token_is_not_shown_to_the_api_server(key: str) -> None:
+    reviews = Reviews({key: WORKER})
+    with pytest.raises(Forbidden, match="neither the key of a known caller nor a service account's token") as caught:
+        await access(reviews).identify(key)
+    assert (caught.value.reason, reviews.asked) == ("Unauthenticated", 0)
 
 
 async def test_a_token_for_another_audience_is_refused() -> None:
     with pytest.raises(Forbidden, match="audience"):
-        await access(Reviews({"t": WORKER}, audiences=("https://kubernetes.default.svc",))).identify("t")
+        await access(Reviews({TOKEN: WORKER}, audiences=("https://kubernetes.default.svc",))).identify(TOKEN)
 
 
 async def test_when_the_api_server_is_away_the_caller_may_try_again() -> None:
     with pytest.raises(Retryable):
-        await access(Reviews({"t": "away"})).identify("t")
+        await access(Reviews({TOKEN: "away"})).identify(TOKEN)

@@ -132,6 +132,42 @@ def test_it_survives_a_restart() -> None:
     assert world.worker("w", capacity=1).want(1) == []
 
 
+def test_of_workers_that_serve_every_namespace_one_holds_its_share_at_most() -> None:
+    world = World()
+    reserve(world, slots=100)
+    world.submit(*(task(f"o{n}") for n in range(20)), uid="other", namespace="other")
+    shared = world.worker("shared", namespace=None, capacity=10)
+    assert len(shared.want(10)) == 5
+    world.submit(*(task(f"v{n}") for n in range(20)), uid="vip")
+    assert Counter(a.record.key[0] for a in shared.assignments()) == {"o": 5, "v": 5}
+    shared.report(shared.assignments()[0])
+    assert shared.want(1)[-1].record.key[0] == "o", "five are in use: no more are kept"
+
+
+def test_the_reservations_of_a_namespace_share_its_share() -> None:
+    world = World()
+    for name in ("r", "s"):
+        reserve(world, name=name, slots=4, job_uid="", tags=frozenset({name}))
+    world.submit(*(task(f"o{n}") for n in range(20)), uid="other", namespace="other")
+    first, second = (world.worker(name, namespace=None, capacity=4, tags=(name,)) for name in ("r", "s"))
+    assert first.want(4) == []
+    assert len(second.want(4)) == 4
+
+
+def test_more_than_its_share_is_refused_with_the_numbers() -> None:
+    world = World()
+    world.worker("shared", namespace=None, capacity=10)
+    world.worker("own", capacity=2)
+    world.worker("pool", namespace=None, pool="gpus", capacity=50)
+    reserve(world, slots=6)
+    sentence = ("namespace ns would hold back 8 slots; it may have 7: 50% of the 10 on workers that serve every "
+                "namespace, and 2 on workers of its own")
+    with pytest.raises(Permanent, match=sentence):
+        reserve(world, name="more", slots=2)
+    reserve(world, slots=7)
+    assert [r.slots for r in world.engine.reservations.values()] == [7]
+
+
 @pytest.mark.parametrize(("fields", "sentence"), [
     ({"slots": 0}, "slots must be at least 1"),
     ({"job_uid": ""}, "is for nobody"),

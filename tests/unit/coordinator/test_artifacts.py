@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import ClientDisconnect
 
-from espalier_coordinator.artifacts import ArtifactFiles, DiskFull, TooLarge
+from espalier_coordinator.artifacts import ArtifactFiles, DiskFull, QuotaExceeded, TooLarge
 from espalier_kit.digest import sha256
 from espalier_kit.errors import NotFound, Permanent
 
@@ -118,3 +120,48 @@ async def test_namespaces_do_not_share(files: ArtifactFiles) -> None:
     stored = await files.put("a", chunks(b"x"))
     with pytest.raises(NotFound):
         files.path("b", stored.sha256)
+
+
+def sharing(tmp_path: Path, quota_bytes: int) -> ArtifactFiles:
+    """Each namespace may have about so much."""
+    total = shutil.disk_usage(tmp_path).total
+    opened = ArtifactFiles(tmp_path / "artifacts", share=(quota_bytes + 0.5) / total)
+    opened.open()
+    return opened
+
+
+async def test_a_namespace_that_has_its_share_is_told_so_and_loses_nothing(tmp_path: Path) -> None:
+    files = sharing(tmp_path, 1000)
+    await files.put("full", chunks(b"a" * 900))
+    said = "namespace full has 900 bytes of artifacts and may have 1000.*delete jobs that nobody needs any more"
+    for announced in (101, None):
+        with pytest.raises(QuotaExceeded, match=said):
+            await files.put("full", chunks(b"b" * 101), announced=announced)
+    assert left(tmp_path) == [sha256(b"a" * 900)]
+    await files.put("full", chunks(b"b" * 100))
+    await files.put("other", chunks(b"c" * 1000))
+    assert files.used == {"full": 1000, "other": 1000}
+
+
+async def test_what_is_there_already_needs_no_room(tmp_path: Path) -> None:
+    files = sharing(tmp_path, 1000)
+    data = b"a" * 900
+    await files.put("ns", chunks(data))
+    await files.put("ns", chunks(data), expected=sha256(data), announced=900)
+    assert files.used == {"ns": 900}
+
+
+async def test_several_at_once_get_no_more_than_one_after_the_other(tmp_path: Path) -> None:
+    files = sharing(tmp_path, 1000)
+    puts = [files.put("ns", chunks(bytes([n]) * 400)) for n in range(5)]
+    ended = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(end, QuotaExceeded) for end in ended) == 3
+    assert files.used == {"ns": 800}
+
+
+async def test_a_new_process_counts_what_is_there(tmp_path: Path) -> None:
+    await sharing(tmp_path, 1000).put("ns", chunks(b"a" * 900))
+    again = sharing(tmp_path, 1000)
+    assert again.used == {"ns": 900}
+    with pytest.raises(QuotaExceeded):
+        await again.put("ns", chunks(b"b" * 200))

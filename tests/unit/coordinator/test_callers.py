@@ -71,6 +71,15 @@ async def test_who_is_unknown_to_the_file_may_be_known_elsewhere(tmp_path: Path)
         await either.identify("nowhere")
 
 
+async def test_a_key_that_has_expired_is_asked_about_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    over = {"here": {"role": "admin", "expires": "2025-01-01T00:00:00Z"}}
+    either = EitherAccess(named_access(tmp_path, over, ManualClock()),
+                          named_access(tmp_path / "b", {"here": {"role": "admin"}}))
+    with pytest.raises(Forbidden, match="expired"):
+        await either.identify("here")
+
+
 @pytest.mark.parametrize(("text", "sentence"), [
     ("", "expected `callers:`"),
     ("callers: {}", "expected `callers:`"),

@@ -26,7 +26,8 @@ def test_settings_from_the_environment() -> None:
     assert (settings.admins, settings.lease_s, settings.grpc_port, settings.http_port) == (("a", "b"), 3.0, 50051, 8081)
 
 
-@pytest.mark.parametrize("bad", [{"LEASE_S": "-1"}, {"GRPC_PORT": "many"}, {"COLOUR": "red"}])
+@pytest.mark.parametrize("bad", [{"LEASE_S": "-1"}, {"GRPC_PORT": "many"}, {"COLOUR": "red"}, {"RESERVED_SHARE": "2"},
+                                 {"ARTIFACT_UNUSED_S": "3600"}])
 def test_wrong_settings_are_named(bad: dict[str, str]) -> None:
     right = {"DATA": "/data", "TLS_DIR": "/tls"}
     with pytest.raises(Misconfigured, match=f"ESPALIER_COORDINATOR_{next(iter(bad))}"):

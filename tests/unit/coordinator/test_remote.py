@@ -20,7 +20,7 @@ from espalier_rpc.v1 import coordinator_pb2 as pb
 from tests.support.coordination import Hands
 
 ADMIN, WORKER = Identity("admin", None, is_admin=True), Identity("w", "default")
-LEASE_S = 30.0
+LEASE_S, HEARTBEAT_S = 30.0, 5.0
 
 
 class Desk:
@@ -31,6 +31,8 @@ class Desk:
         limits = Limits(lease_s=LEASE_S, backoff=Backoff(0.001, 0.001))
         self.host = Host(Engine(self.clock, random.Random(1), epoch="1-x", limits=limits), MemoryStore(), self.clock)
         self.host.writer.start()
+        self.receipts: list[str] = []
+        """Of every answer to a pull."""
         self.calls: Calls = calls_of(self.host, Health(self.host, self.clock), self.clock)
 
     async def submit(self, *keys: str) -> None:
@@ -44,7 +46,15 @@ class Desk:
 
     async def pull(self, name: str, count: int = 1, wait_s: float = 0.0) -> list[pb.Assignment]:
         request = pb.PullTasksRequest(worker_id=name, max_tasks=count, wait_s=wait_s)
-        return list((await self.calls.workers.pull(WORKER, request)).tasks)
+        answer = await self.calls.workers.pull(WORKER, request)
+        self.receipts.append(answer.receipt)
+        return list(answer.tasks)
+
+    async def beat(self, name: str, receipt: str, *held: pb.Assignment) -> None:
+        await self.calls.workers.heartbeat(WORKER, pb.HeartbeatRequest(
+            worker_id=name, in_flight=[task.lease for task in held], receipt=receipt
+        ))
+        await self.host.settle(self.host.engine.tick())
 
     async def report(self, name: str, task: pb.Assignment) -> pb.ReportResultResponse:
         return await self.calls.workers.report(WORKER, pb.ReportResultRequest(
@@ -102,6 +112,35 @@ async def test_a_cancelled_pull_gives_back_what_came_in_the_same_moment(desk: De
     assert waiting.cancelled()
     assert (await desk.view()).counts.pending == 1
     assert [t.key for t in await desk.pull("fickle")] == ["a"]
+
+
+async def test_an_answer_that_was_lost_strands_nothing(desk: Desk) -> None:
+    await desk.submit("a", "b")
+    await desk.register("w", capacity=2)
+    (kept,) = await desk.pull("w")
+    (lost,) = await desk.pull("w")
+    receipt = desk.receipts[-2]
+    for _ in range(2):
+        await desk.beat("w", receipt, kept)
+        assert await desk.pull("w") == [], "its answer may still be under way"
+        desk.clock.move(HEARTBEAT_S)
+    await desk.beat("w", receipt, kept)
+    (again,) = await desk.pull("w")
+    assert (again.key, again.lease.attempt) == (lost.key, lost.lease.attempt + 1)
+    assert not (await desk.report("w", lost)).accepted
+    assert (await desk.report("w", again)).accepted
+    assert (await desk.report("w", kept)).accepted
+    view = await desk.view()
+    assert (view.state, view.counts.done, view.lost_leases) == ("complete", 2, 0)
+    assert {t.attempts for t in view.outcomes} == {1}, "no retry was spent"
+
+
+async def test_a_heartbeat_without_a_receipt_takes_nothing_from_a_client_that_lists_nothing(desk: Desk) -> None:
+    await desk.submit("a")
+    await desk.register("simple")
+    (held,) = await desk.pull("simple")
+    await desk.pass_time(2 * LEASE_S, "simple")
+    assert (await desk.report("simple", held)).accepted
 
 
 async def test_a_worker_never_holds_more_than_its_capacity(desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from espalier_coordinator.messages import Verdict
+from espalier_coordinator.model import EndedJob
 from espalier_coordinator.standing import Fleet, fleet, job_status, overall, stats, worker_pictures
 from tests.support.coordination import UID, World, task
 
@@ -95,8 +96,16 @@ def test_sums() -> None:
     world.submit(task("a"), uid="pooled", pool="p")
     worker = world.worker(capacity=4)
     worker.want(2)
-    found = stats(world.engine.jobs.values(), world.engine.workers.values())
+    found = stats(world.engine.jobs.values(), (), world.engine.workers.values())
     assert (found.workers, found.active_workers, found.capacity, found.used, found.load) == (1, 1, 4, 2, 0.5)
     assert found.jobs == {"running": 1, "pending": 1}
     assert (found.pending_tasks, found.running_tasks, found.pending_by_pool) == (2, 2, {"p": 1})
-    assert stats((), ()).load == 0.0
+    assert stats((), (), ()).load == 0.0
+
+
+def test_archived_jobs_count_as_they_ended() -> None:
+    world = World()
+    world.submit(task("a"))
+    ended = [EndedJob("ns", 1.0, status) for status in ("completed", "failed", "completed", "cancelled")]
+    found = stats(world.engine.jobs.values(), ended, ())
+    assert (found.jobs, found.archived) == ({"pending": 1, "completed": 2, "failed": 1, "cancelled": 1}, 4)

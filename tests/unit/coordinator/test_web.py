@@ -39,7 +39,7 @@ async def web(tmp_path: Path) -> AsyncIterator[FastAPI]:
     await host.settle(engine.submit(Job("u", "ns", "n"), [NewTask("a", "t"), NewTask("b", "t")]))
     health = Health(host, clock)
     yield app(host, named_access(tmp_path), files, calls=calls_of(host, health, clock), health=health,
-              metrics=Metrics(host))
+              metrics=Metrics(host, files))
     host.writer.stop(5)
 
 

@@ -217,6 +217,19 @@ async def test_a_machine_that_cannot_start_is_told_and_backs_off(world: World) -
     assert (last["reason"], last["message"]) == ("StartError", "no more processes")
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_it_stops_also_where_news_come_at_the_same_moment(world: World, turns: int) -> None:
+    await world.create({**container(), "image": "nginx"})
+    async with asyncio.timeout(DEADLINE_S):
+        async with living(world) as pods:
+            await world.until_state("main", "ErrImagePull")
+            worker = pods.find("class", "p")
+            assert worker is not None
+            worker.update(worker.pod.raw)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+
 async def test_a_successor_adopts_and_removes_what_was_deleted_meanwhile(world: World) -> None:
     await world.create()
     async with living(world):

@@ -59,6 +59,14 @@ def test_pods_meet_the_restricted_standard(template: Object) -> None:
     assert {"name": "tmp", "emptyDir": {}} in spec["volumes"]
 
 
+def test_a_model_servers_grace_covers_its_farewell_and_its_drain() -> None:
+    template = server_deployment()["spec"]["template"]
+    farewell_s = template["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert farewell_s > 0
+    left_s = template["spec"]["terminationGracePeriodSeconds"] - farewell_s
+    assert left_s >= float(environment(template)["ESPALIER_MLX_DRAIN_S"]) + 5
+
+
 def test_the_workers_environment_is_what_the_worker_reads() -> None:
     given = environment(worker_job()["spec"]["template"])
     prefix = "ESPALIER_WORKER_"

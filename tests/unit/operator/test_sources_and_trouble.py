@@ -74,7 +74,29 @@ async def test_an_endpoint_waits_for_its_secret_and_sends_its_key_along() -> Non
     assert [(e.role, e.url, e.api_key) for e in request.endpoints] == [
         ("code", endpoint["url"], "k"), ("feedback", endpoint["url"], "k")
     ]
-    assert request.tasks[0].payload["sharedHardware"] is False
+    assert request.tasks[-1].payload["sharedHardware"] is False
+
+
+async def test_what_a_judges_endpoint_lacks_stands_in_the_status_before_any_submission_is_tried() -> None:
+    world = await World(macs=0).begin()
+    endpoint = {"url": "http://127.9.0.9:11434", "model": "llama"}
+    made = await world.create(grading_job(models={"code": {"endpoint": endpoint}, "feedback": {"endpoint": endpoint}}))
+    uid = made["metadata"]["uid"]
+    reach, admit = world.coordinator.requests[uid].tasks
+    assert (reach.type, reach.payload, [d.key for d in admit.depends_on]) == (
+        "grading.reach", {"judges": ["code", "feedback"]}, [reach.key]
+    )
+    said = "the code judge's endpoint does not answer: start it"
+    world.coordinator.move(uid, message=said, workers=1)
+    await world.settle()
+    job = await world.job()
+    assert (job["status"]["phase"], await message(world, "Progressing")) == ("Admitting", said)
+    assert conditions(job)["Degraded"] == ("True", "EndpointUnavailable")
+    assert len(await world.events("EndpointUnavailable")) == 1
+    world.coordinator.move(uid, message="the solution ran", tallies={"reached": 1.0})
+    await world.settle()
+    assert conditions(await world.job())["Degraded"] == ("False", "NoDegradation")
+    assert await message(world, "Progressing") == "the bundle is checked with its own solution"
 
 
 async def test_a_child_of_somebody_else_is_not_taken_over() -> None:
