@@ -154,10 +154,7 @@ class Recorder(threading.Thread):
         """Those with a pod at an end. Some from before the recording are of pods that are gone: nobody knows them."""
         pods = {address: self._at_home(end) for address, end in self._pods.items()}
         networks = [ipaddress.ip_network(self._cables.pods(k)) for k in linux_positions()]
-        services = ipaddress.ip_network(SERVICE_RANGE)
         for source, destination, protocol, port in self._steps:
-            if ipaddress.ip_address(destination) in services:
-                continue  # not translated: the Service had no endpoint then, so nobody was reached
             a, b = (pods.get(address, End(address)) for address in (source, destination))
             unknown = [e for e in (a, b) if not e.pod and any(ipaddress.ip_address(e.address) in n for n in networks)]
             is_old = (source, destination, protocol, port) in self._before
@@ -175,10 +172,10 @@ class Recorder(threading.Thread):
         return frozenset(info["local"] for device in found for info in device["addr_info"])
 
     def _tracked(self, name: str) -> set[tuple[str, str, str, int]]:
-        return parse_tracked(self._inside(name, "cat", "/proc/net/nf_conntrack"))
+        return _arrived(parse_tracked(self._inside(name, "cat", "/proc/net/nf_conntrack")))
 
     def _dropped(self, name: str) -> set[tuple[str, str, str, int]]:
-        return parse_dropped(self._inside(name, "nft", "--json", "list", "set", "inet", TABLE, DROPPED))
+        return _arrived(parse_dropped(self._inside(name, "nft", "--json", "list", "set", "inet", TABLE, DROPPED)))
 
     def _inside(self, name: str, *command: str) -> str:
         words = inside(self._cables.namespace(name), *command)
@@ -222,6 +219,12 @@ def parse_dropped(text: str) -> set[tuple[str, str, str, int]]:
     """`nft --json list set`: the filter's memory."""
     (found,) = (entry["set"] for entry in json.loads(text)["nftables"] if "set" in entry)
     return {_step(element) for element in found.get("elem", ())}
+
+
+def _arrived(steps: set[tuple[str, str, str, int]]) -> set[tuple[str, str, str, int]]:
+    """Without those to a Service's own address: nobody translated it, as it had no endpoint then."""
+    services = ipaddress.ip_network(SERVICE_RANGE)
+    return {step for step in steps if ipaddress.ip_address(step[1]) not in services}
 
 
 def _step(element: Mapping[str, Any]) -> tuple[str, str, str, int]:
