@@ -1,7 +1,8 @@
 """`python -m espalier_local.policies`: keeps the rules of one node as the cluster's NetworkPolicies say.
 
 Runs in the node's network namespace, one per Linux host. Until the API server knows a new pod's address, about a
-second, the pod is as open as without policies; connections that exist when a policy changes go on.
+second, the pod is as open as without policies; connections that exist when a policy changes go on. The rules outlive
+this program, and its successor replaces them only once it has seen everything.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from espalier_kit import logs
@@ -21,7 +22,7 @@ from espalier_kit.lifecycle import run_program
 from espalier_kube.client import connect
 from espalier_kube.cluster import NAMESPACE, NETWORK_POLICY, POD, Cluster, Kind, Object
 from espalier_kube.netpol import parse
-from espalier_kube.watch import follow
+from espalier_kube.watch import Pulse, follow
 from espalier_local.pki import POLICIES_USER
 from espalier_local.policy_filter import ends, ruleset
 
@@ -48,18 +49,31 @@ def objects() -> list[Object]:
     return [role, {"apiVersion": f"{group}/v1", **binding}]
 
 
-class Rules:
-    """What is known of the cluster, and the rules made of it."""
+def put(text: str) -> None:
+    """Into the kernel; raises `Permanent` with nft's words."""
+    done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        raise Permanent(f"nft refuses the rules: {' '.join(done.stderr.split())[-600:]}", reason="HostFailed")
 
-    def __init__(self, node: str) -> None:
-        self._node, self._installed = node, ""
+
+class Rules:
+    """What is known of the cluster, and the rules made of it; `put` puts them in place."""
+
+    def __init__(self, node: str, put: Callable[[str], None] = put) -> None:
+        self._node, self._installed, self._put = node, "", put
         self._known: dict[str, dict[str, Object]] = {kind.kind: {} for kind in _WATCHED}
+        self._pulses = {kind.kind: Pulse() for kind in _WATCHED}
         self.changed = asyncio.Event()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything has been listed once: rules of a part would open what the whole closes."""
+        return all(pulse.lists for pulse in self._pulses.values())
 
     async def watch(self, cluster: Cluster, kind: Kind) -> None:
         """Follow one kind for ever."""
         objects = self._known[kind.kind]
-        async for event in follow(cluster, kind):
+        async for event in follow(cluster, kind, pulse=self._pulses[kind.kind]):
             uid = event.object["metadata"]["uid"]
             if event.type == "DELETED":
                 objects.pop(uid, None)
@@ -73,14 +87,12 @@ class Rules:
         return ruleset(self._node, ends(pods, namespaces), [parse(policy) for policy in policies])
 
     def install(self) -> None:
-        """Put it in place unless it is there; raises `Permanent` with nft's words."""
+        """Put it in place unless it is there; raises `Permanent`."""
         text = self.text()
         if text == self._installed:
             return
         began = time.monotonic()
-        done = subprocess.run(["nft", "-f", "-"], input=text, capture_output=True, text=True, check=False, timeout=30)
-        if done.returncode:
-            raise Permanent(f"nft refuses the rules: {' '.join(done.stderr.split())[-600:]}", reason="HostFailed")
+        self._put(text)
         self._installed = text
         took_ms = round((time.monotonic() - began) * 1000, 1)
         log.info("rules in place", extra={"chains": text.count(" chain ") - 1, "took_ms": took_ms})
@@ -90,7 +102,7 @@ async def run(kubeconfig: Path, node: str, stop: asyncio.Event) -> None:
     """Keep the rules until `stop`; they stay when this ends, as the pods do."""
     cluster, rules = await connect(kubeconfig), Rules(node)
     watching = [asyncio.create_task(rules.watch(cluster, kind)) for kind in _WATCHED]
-    keeping = asyncio.create_task(_keep(rules))
+    keeping = asyncio.create_task(keep(rules))
     stopping = asyncio.create_task(stop.wait())
     try:
         done, _ = await asyncio.wait([*watching, keeping, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -103,12 +115,14 @@ async def run(kubeconfig: Path, node: str, stop: asyncio.Event) -> None:
         await cluster.close()
 
 
-async def _keep(rules: Rules) -> None:
+async def keep(rules: Rules) -> None:
+    """Install what changes, for ever."""
     while True:
         await rules.changed.wait()
         await asyncio.sleep(GATHER_S)
-        rules.changed.clear()
-        await asyncio.to_thread(rules.install)
+        if rules.is_whole:
+            rules.changed.clear()
+            await asyncio.to_thread(rules.install)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

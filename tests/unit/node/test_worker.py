@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -171,6 +172,24 @@ async def test_what_does_not_obey_is_killed_after_its_grace(world: World) -> Non
         await world.clock.advance(1)
         await world.until_gone()
     assert world.runtime.signals[:2] == [("TERM", "main"), ("KILL", "main")]
+
+
+@pytest.mark.parametrize(("hook", "grace_s", "least_s", "most_s"), [
+    ({"sleep": {"seconds": 1}}, 30, 1.0, 30.0),
+    ({"sleep": {"seconds": 60}}, 1, 1.0, 30.0),
+    ({"exec": {"command": ["true"]}}, 30, 0.0, 5.0),
+], ids=["sleep", "longer than the grace", "exec"])
+async def test_a_container_is_told_to_end_once_its_pre_stop_hook_has(
+    world: World, hook: Object, grace_s: int, least_s: float, most_s: float
+) -> None:
+    await world.create(container(lifecycle={"preStop": hook}), terminationGracePeriodSeconds=grace_s)
+    async with living(world):
+        await world.until_state("main", "running")
+        began = time.monotonic()
+        await world.cluster.delete(POD, "p", "class", grace_s=grace_s)
+        await eventually(lambda: ("TERM", "main") in world.runtime.signals)
+        assert least_s <= time.monotonic() - began < most_s
+        await world.until_gone()
 
 
 async def test_a_forced_deletion_kills_soon(world: World) -> None:
