@@ -58,6 +58,11 @@ class Target:
     ca_file: Path | None = None
 
     @property
+    def namespace(self) -> str:
+        """Whose jobs are meant."""
+        return self.where.namespace
+
+    @property
     def is_plain(self) -> bool:
         """Whether it runs without a cluster."""
         return self.address is not None

@@ -13,11 +13,12 @@ from rich.table import Table
 
 from espalier_api.schema import KINDS
 from espalier_cli import submitted, templates
+from espalier_cli.commands import command
 from espalier_cli.connection import cluster_of, job_of
-from espalier_cli.coordinator import Address, Authority, Format, KeyFile, Output, Target
+from espalier_cli.coordinator import Format, Output, Target
 from espalier_cli.coordinator import show as show_object
-from espalier_cli.options import SYSTEM_NAMESPACE, Kubeconfig, Namespace, System, Where, job_reference
-from espalier_cli.terminal import notes, out, run
+from espalier_cli.options import job_reference
+from espalier_cli.terminal import notes, out
 from espalier_kit.errors import NotFound, Permanent
 from espalier_kube.cluster import GRADING_JOB, Cluster, Kind, Object
 from espalier_kube.watch import follow
@@ -35,113 +36,84 @@ FINAL = frozenset({"Complete", "Failed", "Cancelled"})
 """Condition types that end a job."""
 
 
-@app.command("list")
-def list_jobs(
-    namespace: Namespace = "default", everywhere: Everywhere = False,
+@command(app, "list")
+async def list_jobs(
+    target: Target, everywhere: Everywhere = False,
     status: Annotated[str, typer.Option("--status", help="With --coordinator: only those, such as failed.")] = "",
     tag: Annotated[list[str], typer.Option("--tag", help="With --coordinator: only those that have it.")] = [],  # noqa: B006
-    kubeconfig: Kubeconfig = None, coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None,
     output: Output = Format.TABLE,
 ) -> None:
     """A line per job."""
-    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
-
-    async def work() -> None:
-        if target.is_plain:
-            await submitted.list_jobs(target, everywhere=everywhere, status=status, tags=tag, output=output)
-            return
-        async with cluster_of(target.where) as cluster:
-            found = await cluster.list(GRADING_JOB, None if everywhere else namespace)
-        nothing = "no grading jobs" if everywhere else f"no grading jobs in namespace {namespace}"
-        show_object({"items": list(found.items)}, jobs_table(found.items), output, is_empty=not found.items,
-                    nothing=nothing)
-
-    run(work())
+    if target.is_plain:
+        await submitted.list_jobs(target, everywhere=everywhere, status=status, tags=tag, output=output)
+        return
+    async with cluster_of(target.where) as cluster:
+        found = await cluster.list(GRADING_JOB, None if everywhere else target.namespace)
+    nothing = "no grading jobs" if everywhere else f"no grading jobs in namespace {target.namespace}"
+    show_object({"items": list(found.items)}, jobs_table(found.items), output, is_empty=not found.items,
+                nothing=nothing)
 
 
-@app.command()
-def show(
-    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
-    key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
-) -> None:
+@command(app)
+async def show(target: Target, name: Name, output: Output = Format.TABLE) -> None:
     """Counts and conditions of one job."""
-    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
-
-    async def work() -> None:
-        if target.is_plain:
-            await submitted.show_job(target, name, output)
-            return
-        async with cluster_of(target.where) as cluster:
-            kind, plain = job_reference(name)
-            job = await job_of(cluster, plain, namespace, kind)
-        show_object(job, jobs_table((job,)) if kind == GRADING_JOB else columns_table(kind, job), output)
-        if output is Format.TABLE:
-            out.print(conditions_table(job))
-
-    run(work())
+    if target.is_plain:
+        await submitted.show_job(target, name, output)
+        return
+    async with cluster_of(target.where) as cluster:
+        kind, plain = job_reference(name)
+        job = await job_of(cluster, plain, target.namespace, kind)
+    show_object(job, jobs_table((job,)) if kind == GRADING_JOB else columns_table(kind, job), output)
+    if output is Format.TABLE:
+        out.print(conditions_table(job))
 
 
-@app.command()
-def watch(
-    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
-    key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
-) -> None:
+@command(app)
+async def watch(target: Target, name: Name, output: Output = Format.TABLE) -> None:
     """Follow a job to its end. Exit code 0 if it completed, 1 if it failed or was cancelled."""
-    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
-
-    async def work() -> bool:
-        if target.is_plain:
-            return await submitted.watch_job(target, name, output)
-        async with cluster_of(target.where) as cluster:
-            kind, plain = job_reference(name)
-            await job_of(cluster, plain, namespace, kind)
-            return await follow_job(cluster, plain, namespace, kind)
-
-    if not run(work()):
+    if not await _watch(target, name, output):
         raise typer.Exit(1)
 
 
-@app.command()
-def submit(
+async def _watch(target: Target, name: str, output: Format) -> bool:
+    if target.is_plain:
+        return await submitted.watch_job(target, name, output)
+    async with cluster_of(target.where) as cluster:
+        kind, plain = job_reference(name)
+        await job_of(cluster, plain, target.namespace, kind)
+        return await follow_job(cluster, plain, target.namespace, kind)
+
+
+@command(app)
+async def submit(
+    target: Target,
     file: Annotated[Path, typer.Argument(help="YAML or JSON with the job's `tasks`.", exists=True)],
-    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, system: System = SYSTEM_NAMESPACE,
-    coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """Give a coordinator a job of any tasks, without an object of the cluster."""
-    target = Target(Where(kubeconfig, namespace, system), coordinator, key_file, ca_file)
-    run(submitted.submit_file(target, file, output))
+    await submitted.submit_file(target, file, output)
 
 
-@app.command()
-def cancel(
-    name: Name,
+@command(app)
+async def cancel(
+    target: Target, name: Name,
     reason: Annotated[str, typer.Option("--reason", help="With --coordinator: shown with the job.")] = "",
-    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
-    key_file: KeyFile = None, ca_file: Authority = None,
 ) -> None:
     """Stop a job for good; what is done is kept."""
-    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
-    _change(name, target, {"cancel": True}, {"cancel": True, "cancel_reason": reason}, "will be cancelled")
+    change: dict[str, bool | str] = {"cancel": True, "cancel_reason": reason}
+    await _change(target, name, {"cancel": True}, change, "will be cancelled")
 
 
-@app.command()
-def suspend(
-    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
-    key_file: KeyFile = None, ca_file: Authority = None,
-) -> None:
+@command(app)
+async def suspend(target: Target, name: Name) -> None:
     """Pause a job: running tasks finish, no new one starts."""
-    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
-    _change(name, target, {"suspend": True}, {"suspended": True}, "will be suspended")
+    await _change(target, name, {"suspend": True}, {"suspended": True}, "will be suspended")
 
 
-@app.command()
-def resume(
-    name: Name, namespace: Namespace = "default", kubeconfig: Kubeconfig = None, coordinator: Address = None,
-    key_file: KeyFile = None, ca_file: Authority = None,
-) -> None:
+@command(app)
+async def resume(target: Target, name: Name) -> None:
     """Let a suspended job go on."""
-    target = Target(Where(kubeconfig, namespace), coordinator, key_file, ca_file)
-    _change(name, target, {"suspend": False}, {"suspended": False}, "will go on")
+    await _change(target, name, {"suspend": False}, {"suspended": False}, "will go on")
 
 
 async def follow_job(cluster: Cluster, name: str, namespace: str, kind: Kind = GRADING_JOB) -> bool:
@@ -251,21 +223,17 @@ def _short(cell: object) -> str:
     return f"{cell:.2f}" if isinstance(cell, float) else escape(str(cell))
 
 
-def _change(
-    reference: str, target: Target, policy: dict[str, bool], change: dict[str, bool | str], said: str
+async def _change(
+    target: Target, reference: str, policy: dict[str, bool], change: dict[str, bool | str], said: str
 ) -> None:
     """`policy` for an object of the cluster, `change` for a job of a coordinator alone."""
-
-    async def work() -> None:
-        if target.is_plain:
-            await submitted.steer(target, reference, change, said)
-            return
-        (kind, name), namespace = job_reference(reference), target.where.namespace
-        async with cluster_of(target.where) as cluster:
-            job = await job_of(cluster, name, namespace, kind)
-            if (ended := ended_as(job)) is not None:
-                raise Permanent(f"{kind.kind} {name} has already ended ({ended})")
-            await cluster.patch(kind, name, namespace, {"spec": {"runPolicy": policy}})
-        out.print(f"{kind.kind.lower()}.espalier.dev/{name} {said}")
-
-    run(work())
+    if target.is_plain:
+        await submitted.steer(target, reference, change, said)
+        return
+    kind, name = job_reference(reference)
+    async with cluster_of(target.where) as cluster:
+        job = await job_of(cluster, name, target.namespace, kind)
+        if (ended := ended_as(job)) is not None:
+            raise Permanent(f"{kind.kind} {name} has already ended ({ended})")
+        await cluster.patch(kind, name, target.namespace, {"spec": {"runPolicy": policy}})
+    out.print(f"{kind.kind.lower()}.espalier.dev/{name} {said}")
