@@ -15,7 +15,7 @@ from espalier_kit.errors import NotFound
 
 app = typer.Typer(help="Tasks of a job: list, show, dead letters, retry.", no_args_is_help=True)
 
-Job = Annotated[str, typer.Argument(help="The job, by name or uid.")]
+Job = Annotated[str, typer.Argument(help="The job, by name, by uid or as bj/NAME.")]
 
 
 @command(app, "list")
@@ -49,7 +49,7 @@ async def show_task(
 @command(app)
 async def dead(
     target: Target,
-    job: Annotated[str, typer.Argument(help="A job, by name or uid; default: every job of the namespace.")] = "",
+    job: Annotated[str, typer.Argument(help="A job, as in `list`; default: every job of the namespace.")] = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Dead letters: tasks that failed for good, oldest first, and why."""
