@@ -74,9 +74,10 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
     what a one-shot worker's code means, `once` says.
     """
     metrics, clock = Metrics(), SystemClock()
-    door = Door(settings, clock)
     if settings.once:
         await once.warm_up(executors)
+    listener = health.listen(settings.host, settings.port)
+    door = Door(settings, clock, health_address=health.address_of(listener))
     async with door.web() as http:
         identity = Identity(
             worker_id=settings.id, job_uid=settings.job_uid, capacity=1 if settings.once else settings.capacity,
@@ -91,7 +92,7 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
         )
         lag = health.LoopLag(clock, metrics)
         web = health.app(worker.facts, lag, metrics)
-        await _until_first(worker.run(stop), lag.run(), health.serve(web, host=settings.host, port=settings.port))
+        await _until_first(worker.run(stop), lag.run(), health.serve(web, listener))
         if settings.once:
             return once.exit_code(worker.settled, is_dismissed=worker.is_dismissed)
         return EXIT_STOPPED if settings.job_uid and not worker.is_dismissed else 0

@@ -43,8 +43,8 @@ class WorkerSettings(Settings):
     capacity: int = Field(default_factory=_cpus, ge=1, le=1024, description="Tasks at once; default: CPUs.")
     prefetch: int = Field(default=2, ge=0, le=64)
     id: str = Field(default_factory=lambda: str(uuid.uuid4()), min_length=1, description="The pod's name.")
-    host: str = "127.0.0.1"
-    port: int = Field(default=8082, ge=0, le=65535, description="Health and metrics; 0 takes any free one.")
+    host: str = Field(default="127.0.0.1", description="Where health and metrics are served.")
+    port: int = Field(default=0, ge=0, le=65535, description="Of health and metrics; 0: any free one, which is logged.")
     transport: Literal["session", "calls"] = Field(default="session", description="One stream, or a call at a time.")
     pull_interval_s: float = Field(default=1.0, gt=0, description="How often calls ask for tasks.")
     heartbeat_s: float = Field(default=0.0, ge=0, description="0: as often as the coordinator says.")
