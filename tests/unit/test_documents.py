@@ -119,6 +119,14 @@ def test_the_table_of_contents_is_complete() -> None:
     assert named - written <= {"performance.md"}, "only this page is made by a command, `make performance`"
 
 
+def test_the_first_page_has_the_table_of_contents() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    entries = [entry for part in nav for title, below in part.items()
+               for entry in (below if isinstance(below, list) else [{title: below}])]
+    contents = [pair for entry in entries for pair in entry.items() if pair[1] != "index.md"]
+    assert re.findall(r"^- \[(.*?)\]\((.*?)\)", (ROOT / "docs/index.md").read_text(), flags=re.M) == contents
+
+
 def test_decisions_are_under_one_page() -> None:
     sizes = {page.name: len(page.read_text().split()) for page in (ROOT / "docs/adr").glob("*.md")}
     assert len(sizes) >= 5
