@@ -108,12 +108,7 @@ def ending(job: Mapping[str, Any], ended: str) -> str:
 def ended_as(job: Mapping[str, Any]) -> str | None:
     """The condition that ended the job, or None while it goes on."""
     true = {c["type"] for c in conditions(job) if c["status"] == "True"}
-    return next((type_ for type_ in ("Failed", "Cancelled", "Complete") if type_ in true), None) or _refused(job)
-
-
-def _refused(job: Mapping[str, Any]) -> str | None:
-    rejected = ("Accepted", "False", "BundleRejected")
-    return rejected[2] if any((c["type"], c["status"], c["reason"]) == rejected for c in conditions(job)) else None
+    return next((type_ for type_ in ("Failed", "Cancelled", "Complete") if type_ in true), None)
 
 
 def status_line(job: Mapping[str, Any]) -> str:

@@ -55,7 +55,6 @@ def test_wrong_references_are_refused(text: str) -> None:
         ((condition("Complete", "True"),), "Complete"),
         ((condition("Cancelled", "True"), condition("Complete", "False")), "Cancelled"),
         ((condition("Failed", "True"), condition("Accepted", "False", "BundleRejected")), "Failed"),
-        ((condition("Accepted", "False", "BundleRejected"),), "BundleRejected"),
         ((condition("Accepted", "False", "SecretNotFound"),), None),
     ],
 )
