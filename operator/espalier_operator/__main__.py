@@ -6,21 +6,24 @@ import argparse
 import asyncio
 import logging
 import sys
-from importlib.metadata import version
 
 from espalier_kit import logs
+from espalier_kit.commandline import program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
 from espalier_operator.settings import OperatorSettings
 
 
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
+    return program_parser("operator", "Makes what objects of our kinds wish for true.",
+                          variables(OperatorSettings, "operator"))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse, check, run; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="espalier-operator", description="Reconciles GradingJobs and ModelServers.")
-    parser.add_argument("--version", action="version", version=f"espalier-operator {version('espalier')}")
-    parser.add_argument("--check-settings", action="store_true", help="read the settings, say what is wrong, and exit")
-    arguments = parser.parse_args(argv)
+    arguments = parser_of().parse_args(argv)
     if arguments.check_settings:
         return _check()
     logs.configure()

@@ -27,25 +27,31 @@ def _names(value: object) -> object:
 class OperatorSettings(Settings):
     """What the administrator decides."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    namespace: str = Field(min_length=1)
+    host: str = Field(default="127.0.0.1", description="Where health and metrics are served.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Of health and metrics.")
+    namespace: str = Field(min_length=1, description="Its own: where its Lease, the coordinator and the pools are.")
     pod_name: str = Field(default="", description="Names this process in the Lease; empty outside a pod.")
-    coordinator: HostPort
-    coordinator_web: str = Field(pattern=r"^https://[^\s/]+$")
-    coordinator_name: str = Field(min_length=1)
-    token_file: Path = Path("/var/run/secrets/espalier/token")
-    node_addresses: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = ()
+    coordinator: HostPort = Field(description="HOST:PORT of its gRPC.")
+    coordinator_web: str = Field(pattern=r"^https://[^\s/]+$", description="https://HOST:PORT of its HTTP.")
+    coordinator_name: str = Field(min_length=1, description="Name in the coordinator's certificate.")
+    token_file: Path = Field(
+        default=Path("/var/run/secrets/espalier/token"), description="Its service account's token for the coordinator."
+    )
+    node_addresses: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = Field(
+        default=(), description="Where nodes may have serving certificates: CIDRs, comma-separated."
+    )
     pools: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
         default=(), description="Shared worker pools that the chart made."
     )
     policies_file: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = Field(
         default=None, description="NetworkPolicies for namespaces that have jobs; empty: none are made."
     )
-    worker_image: str = Field(min_length=1)
+    worker_image: str = Field(min_length=1, description="Of the workers on Linux nodes.")
     worker_resources: Json[dict[str, dict[str, str]]] = Field(
         default_factory=dict, description="Requests and limits of a job's workers on Linux nodes that ask for none."
     )
-    mlx_image: str = Field(min_length=1)
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    mlx_image: str = Field(min_length=1, description="Of the model servers.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="Of both images: Always, IfNotPresent or Never."
+    )
     kubeconfig: Path | None = Field(default=None, description="Outside a cluster: whose credentials to use.")

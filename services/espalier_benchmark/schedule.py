@@ -134,13 +134,6 @@ def part(whole: Schedule, *, number: int, of: int) -> Schedule:
     return replace(whole, users=users, first=number, step=of)
 
 
-def offered_rate(arrivals: tuple[Arrival, ...]) -> float:
-    """Requests per second between the first and the last arrival; 0 for fewer than two."""
-    if len(arrivals) < 2 or arrivals[-1].at_s <= arrivals[0].at_s:
-        return 0.0
-    return (len(arrivals) - 1) / (arrivals[-1].at_s - arrivals[0].at_s)
-
-
 def _times(
     pattern: Constant | Poisson | Gamma | Ramp | Sweep, bounds: Bounds, chance: random.Random
 ) -> Iterator[tuple[float, int]]:

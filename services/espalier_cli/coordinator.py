@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier_cli.connection import cluster_of, rest_of
-from espalier_cli.options import Where
+from espalier_cli.options import SPELLED, Where
 from espalier_cli.terminal import notes, out
 from espalier_kit.addresses import is_loopback
-from espalier_kit.errors import Conflict, Misconfigured, NotFound
+from espalier_kit.errors import Conflict, Forbidden, Misconfigured, NotFound
 from espalier_rpc.artifacts import web_client
 from espalier_rpc.rest import RestClient
+
+_UID = re.compile(r"[A-Za-z0-9._-]+")
+"""What can stand in a path as it is; anything else is looked for in the list."""
 
 
 class Format(StrEnum):
@@ -56,6 +60,11 @@ class Target:
     address: str | None = None
     key_file: Path | None = None
     ca_file: Path | None = None
+
+    @property
+    def namespace(self) -> str:
+        """Whose jobs are meant."""
+        return self.where.namespace
 
     @property
     def is_plain(self) -> bool:
@@ -100,14 +109,29 @@ def _read(path: Path | None, option: str) -> str:
 
 
 async def uid_of(rest: RestClient, reference: str, namespace: str) -> str:
-    """A job's uid, by uid or by name in the namespace. Raises `NotFound`, `Conflict`."""
+    """A job's uid, by uid, by name in the namespace or as `bj/NAME`. Raises `NotFound`, `Conflict`."""
+    if _UID.fullmatch(reference) and await _is_uid(rest, reference, namespace):
+        return reference
     listed = (await rest.get_all("/v1/jobs", "jobs", namespace=namespace))["jobs"]
-    found = [job["uid"] for job in listed if reference in (job["uid"], job["name"])]
+    found = [str(job["uid"]) for job in listed if _is_meant(job, reference)]
     if not found:
         raise NotFound(f"the coordinator has no job {reference!r} in namespace {namespace}: see `espalier jobs list`")
-    if len(found) > 1 and reference not in found:
+    if len(found) > 1:
         raise Conflict(f"{len(found)} jobs have the name {reference!r}: give a uid: {', '.join(sorted(found))}")
-    return reference if reference in found else str(found[0])
+    return found[0]
+
+
+async def _is_uid(rest: RestClient, reference: str, namespace: str) -> bool:
+    try:
+        return bool((await rest.get(f"/v1/jobs/{reference}"))["namespace"] == namespace)
+    except (NotFound, Forbidden):  # of another namespace, or a name
+        return False
+
+
+def _is_meant(job: Mapping[str, Any], reference: str) -> bool:
+    word, _, name = reference.rpartition("/")
+    kind = SPELLED.get(word.lower().removesuffix(".espalier.dev"))
+    return job["name"] == reference or (kind is not None and (job["kind"], job["name"]) == (kind.kind, name))
 
 
 def show(told: Mapping[str, Any], table: Table, output: Format, *, is_empty: bool = False, nothing: str = "") -> None:

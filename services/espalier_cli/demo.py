@@ -19,8 +19,8 @@ from rich.table import Table
 
 from espalier_cli.connection import artifacts_of, cluster_of, job_of
 from espalier_cli.grade import job_object, read_template
-from espalier_cli.jobs import conditions, follow_job, status_line
 from espalier_cli.local import Nodes
+from espalier_cli.objects import conditions, follow_job, status_line
 from espalier_cli.options import Where
 from espalier_cli.report import Row, fetch, grades_table, index_of, parse, rows_of, speed_table
 from espalier_cli.terminal import notes, out, run

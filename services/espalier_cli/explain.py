@@ -12,7 +12,7 @@ from rich.markup import escape
 from espalier_api.names import OWNER_KIND, OWNER_NAME, WORKER_SUFFIX
 from espalier_api.reasons import REASONS
 from espalier_cli.connection import cluster_of, job_of
-from espalier_cli.jobs import conditions, ended_as, status_line
+from espalier_cli.objects import conditions, ended_as, status_line
 from espalier_cli.options import Kubeconfig, Namespace, Where, job_reference
 from espalier_cli.terminal import out, run
 from espalier_kit.errors import NotFound

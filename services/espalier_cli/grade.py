@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from espalier_api import API_VERSION
 from espalier_api.gradingjob import GradingJobSpec
 from espalier_cli.connection import artifacts_of, cluster_of
-from espalier_cli.jobs import follow_job
+from espalier_cli.objects import follow_job
 from espalier_cli.options import SYSTEM_NAMESPACE, Kubeconfig, Namespace, System, Where, job_name
 from espalier_cli.packing import packed
 from espalier_cli.push import store_file

@@ -25,7 +25,9 @@ Kubeconfig = Annotated[
 System = Annotated[str, typer.Option("--system-namespace", help="Namespace of the operator and the coordinator.")]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_SHORT = {"gj": GRADING_JOB, "bj": BENCHMARK_JOB, "bmc": BENCHMARK_COMPARISON}
+SHORT = {"gj": GRADING_JOB, "bj": BENCHMARK_JOB, "bmc": BENCHMARK_COMPARISON}
+"""Kinds of jobs that are objects of a cluster, by the word that names them in a reference."""
+SPELLED = {word: kind for short, kind in SHORT.items() for word in (short, kind.kind.lower(), kind.plural)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +50,21 @@ def job_name(reference: str) -> str:
 def job_reference(reference: str) -> tuple[Kind, str]:
     """Kind and name in `bj/NAME`, `benchmarkjob/NAME`, …; `NAME` alone is a GradingJob. Raises `Permanent`."""
     word, _, name = reference.rpartition("/")
-    kind = _spelled().get(word.lower().removesuffix(".espalier.dev")) if word else GRADING_JOB
-    if kind is None:
-        known = ", ".join(f"{short} ({kind.kind})" for short, kind in _SHORT.items())
-        raise Permanent(f"{reference!r}: the kind must be one of {known}, not {word!r}")
-    if not _NAME.fullmatch(name):
+    kind = kind_of(word) if word else GRADING_JOB
+    if not is_object_name(name):
         raise Permanent(f"{name!r} is no object name: use lower-case letters, digits, dots and dashes")
     return kind, name
 
 
-def _spelled() -> dict[str, Kind]:
-    """Short name, singular and plural of each kind."""
-    return {word: kind for short, kind in _SHORT.items() for word in (short, kind.kind.lower(), kind.plural)}
+def kind_of(word: str) -> Kind:
+    """The kind that is meant by its short name, singular or plural. Raises `Permanent`."""
+    kind = SPELLED.get(word.lower().removesuffix(".espalier.dev"))
+    if kind is None:
+        known = ", ".join(f"{short} ({kind.kind})" for short, kind in SHORT.items())
+        raise Permanent(f"the kind must be one of {known}, not {word!r}")
+    return kind
+
+
+def is_object_name(name: str) -> bool:
+    """Whether an object of a cluster can have this name."""
+    return _NAME.fullmatch(name) is not None

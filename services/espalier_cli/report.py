@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from espalier_cli.connection import artifacts_of, cluster_of, job_of
-from espalier_cli.jobs import status_line
+from espalier_cli.objects import status_line
 from espalier_cli.options import SYSTEM_NAMESPACE, Kubeconfig, Namespace, System, Where, job_name
 from espalier_cli.terminal import out, run
 from espalier_kit.artifacts import SCHEME, ArtifactStore

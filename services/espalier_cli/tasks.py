@@ -8,98 +8,67 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from espalier_cli.coordinator import (
-    Address,
-    Authority,
-    Format,
-    KeyFile,
-    Output,
-    Target,
-    coordinator_of,
-    show,
-    table_of,
-    uid_of,
-)
-from espalier_cli.options import SYSTEM_NAMESPACE, Kubeconfig, Namespace, System, Where
-from espalier_cli.terminal import out, run
+from espalier_cli.commands import command
+from espalier_cli.coordinator import Format, Output, Target, coordinator_of, show, table_of, uid_of
+from espalier_cli.terminal import out
 from espalier_kit.errors import NotFound
 
 app = typer.Typer(help="Tasks of a job: list, show, dead letters, retry.", no_args_is_help=True)
 
-Job = Annotated[str, typer.Argument(help="The job, by name or uid.")]
+Job = Annotated[str, typer.Argument(help="The job, by name, by uid or as bj/NAME.")]
 
 
-@app.command("list")
-def list_tasks(
-    job: Job,
+@command(app, "list")
+async def list_tasks(
+    target: Target, job: Job,
     state: Annotated[str, typer.Option("--state", help="Only those in this state, such as running or failed.")] = "",
-    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, system: System = SYSTEM_NAMESPACE,
-    coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """A line per task, in the order of submission."""
-
-    async def work() -> None:
-        async with coordinator_of(Target(Where(kubeconfig, namespace, system), coordinator, key_file, ca_file)) as rest:
-            uid = await uid_of(rest, job, namespace)
-            told = await rest.get(f"/v1/jobs/{uid}/tasks", state=state)
-        show(told, tasks_table(told["tasks"]), output, is_empty=not told["tasks"], nothing="no such tasks")
-
-    run(work())
+    async with coordinator_of(target) as rest:
+        uid = await uid_of(rest, job, target.namespace)
+        told = await rest.get(f"/v1/jobs/{uid}/tasks", state=state)
+    show(told, tasks_table(told["tasks"]), output, is_empty=not told["tasks"], nothing="no such tasks")
 
 
-@app.command("show")
-def show_task(
-    job: Job, key: Annotated[str, typer.Argument(help="The task's key.")],
-    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, system: System = SYSTEM_NAMESPACE,
-    coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
+@command(app, "show")
+async def show_task(
+    target: Target, job: Job, key: Annotated[str, typer.Argument(help="The task's key.")],
+    output: Output = Format.TABLE,
 ) -> None:
     """Everything about one task, its result too."""
-
-    async def work() -> None:
-        async with coordinator_of(Target(Where(kubeconfig, namespace, system), coordinator, key_file, ca_file)) as rest:
-            uid = await uid_of(rest, job, namespace)
-            tasks = (await rest.get(f"/v1/jobs/{uid}/tasks"))["tasks"]
-        found = next((task for task in tasks if task["key"] == key), None)
-        if found is None:
-            raise NotFound(f"job {job} has no task {key!r}: see `espalier tasks list {job}`")
-        show(found, table_of(("field", "value"), found.items()), output)
-
-    run(work())
+    async with coordinator_of(target) as rest:
+        uid = await uid_of(rest, job, target.namespace)
+        tasks = (await rest.get(f"/v1/jobs/{uid}/tasks"))["tasks"]
+    found = next((task for task in tasks if task["key"] == key), None)
+    if found is None:
+        raise NotFound(f"job {job} has no task {key!r}: see `espalier tasks list {job}`")
+    show(found, table_of(("field", "value"), found.items()), output)
 
 
-@app.command()
-def dead(
-    job: Annotated[str, typer.Argument(help="A job, by name or uid; default: every job of the namespace.")] = "",
-    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, system: System = SYSTEM_NAMESPACE,
-    coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None, output: Output = Format.TABLE,
+@command(app)
+async def dead(
+    target: Target,
+    job: Annotated[str, typer.Argument(help="A job, as in `list`; default: every job of the namespace.")] = "",
+    output: Output = Format.TABLE,
 ) -> None:
     """Dead letters: tasks that failed for good, oldest first, and why."""
-
-    async def work() -> None:
-        async with coordinator_of(Target(Where(kubeconfig, namespace, system), coordinator, key_file, ca_file)) as rest:
-            uid = await uid_of(rest, job, namespace) if job else ""
-            told = await rest.get("/v1/dead-letters", namespace=namespace, job_uid=uid)
-        show(told, tasks_table(told["tasks"]), output, is_empty=not told["tasks"], nothing="no dead letters")
-
-    run(work())
+    async with coordinator_of(target) as rest:
+        uid = await uid_of(rest, job, target.namespace) if job else ""
+        told = await rest.get("/v1/dead-letters", namespace=target.namespace, job_uid=uid)
+    show(told, tasks_table(told["tasks"]), output, is_empty=not told["tasks"], nothing="no dead letters")
 
 
-@app.command()
-def retry(
-    job: Job,
+@command(app)
+async def retry(
+    target: Target, job: Job,
     keys: Annotated[list[str] | None, typer.Argument(help="Keys of failed tasks; default: every failed one.")] = None,
-    namespace: Namespace = "default", kubeconfig: Kubeconfig = None, system: System = SYSTEM_NAMESPACE,
-    coordinator: Address = None, key_file: KeyFile = None, ca_file: Authority = None,
 ) -> None:
     """Failed tasks once more, with fresh retries, and with them what was skipped because of them."""
-
-    async def work() -> None:
-        async with coordinator_of(Target(Where(kubeconfig, namespace, system), coordinator, key_file, ca_file)) as rest:
-            uid = await uid_of(rest, job, namespace)
-            told = await rest.post(f"/v1/jobs/{uid}:retry", keys=list(keys or ()))
-        out.print(f"{told['retried']} tasks run again")
-
-    run(work())
+    async with coordinator_of(target) as rest:
+        uid = await uid_of(rest, job, target.namespace)
+        told = await rest.post(f"/v1/jobs/{uid}:retry", keys=list(keys or ()))
+    out.print(f"{told['retried']} tasks run again")
 
 
 def tasks_table(tasks: Iterable[Mapping[str, Any]]) -> Table:

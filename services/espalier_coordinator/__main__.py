@@ -12,7 +12,6 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
 from espalier_coordinator import local
@@ -20,7 +19,7 @@ from espalier_coordinator.access import Access
 from espalier_coordinator.artifacts import ArtifactFiles
 from espalier_coordinator.callers import add_key
 from espalier_coordinator.calls.book import calls_of
-from espalier_coordinator.compatibility import translated
+from espalier_coordinator.compatibility import meanings, translated
 from espalier_coordinator.engine import Engine, Limits
 from espalier_coordinator.entrance import access_of, tls_of
 from espalier_coordinator.health import Health
@@ -42,6 +41,7 @@ from espalier_coordinator.turn import on_postgres
 from espalier_coordinator.web import app
 from espalier_kit import logs
 from espalier_kit.clock import Clock, SystemClock
+from espalier_kit.commandline import program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, Conflict, EspalierError, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
@@ -61,7 +61,7 @@ STREAM_GRACE_S = 0.5
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
-    options = _parse(arguments)
+    options = parser_of().parse_args(arguments)
     logs.configure()
     clock = SystemClock()
     try:
@@ -188,19 +188,23 @@ def _service_name() -> str:
     return pb.DESCRIPTOR.services_by_name["Coordinator"].full_name
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="espalier-coordinator", description="Durable tasks for espalier's workers.")
-    parser.add_argument("--version", action="version", version=version("espalier"))
-    parser.add_argument("--check-settings", action="store_true", help="read the settings and exit")
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
+    settings = variables(CoordinatorSettings, "coordinator")
+    parser = program_parser("coordinator", "Durable tasks for espalier's workers.", settings, meanings())
     parser.add_argument("--local", type=Path, metavar="FOLDER",
                         help="run without a cluster: certificates, API keys and data in FOLDER, made where missing")
     parser.add_argument("--plain", action="store_true", help="with --local: without TLS, for this machine alone")
     keys = parser.add_argument_group("API keys")
     keys.add_argument("--new-key", metavar="NAME", help="add a caller to the file of --callers and print its key")
-    keys.add_argument("--callers", type=Path, metavar="FILE", default=Path("callers.yaml"))
-    keys.add_argument("--role", choices=("admin", "submitter", "worker"), default="worker")
-    keys.add_argument("--namespace", action="append", metavar="NAME", help="may be repeated; '*' is every one")
-    return parser.parse_args(arguments)
+    keys.add_argument("--callers", type=Path, metavar="FILE", default=Path("callers.yaml"),
+                      help="where callers are written down; default: callers.yaml")
+    keys.add_argument("--role", choices=("admin", "submitter", "worker"), default="worker",
+                      help="a worker runs tasks, a submitter submits and steers jobs, an admin may everything; "
+                           "default: worker")
+    keys.add_argument("--namespace", action="append", metavar="NAME",
+                      help="where the caller may act; may be repeated; '*' is every one")
+    return parser
 
 
 if __name__ == "__main__":

@@ -89,12 +89,6 @@ class Identity:
             raise Forbidden(f"{self.name} may not {wanted}: it {belongs}", reason="Forbidden")
         return None if pool else self.reach
 
-    def require_admin(self) -> None:
-        """Raise `Forbidden` unless it may everything."""
-        if not self.is_admin:
-            raise Forbidden(f"{self.name} may not do this: only the operator or an administrator may",
-                            reason="Forbidden")
-
 
 def identity_of(user: str, admins: Iterable[str], pools: Mapping[str, str] | None = None) -> Identity:
     """What a user name says. Raises `Forbidden` for one that is neither an administrator nor a service account.

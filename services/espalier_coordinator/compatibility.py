@@ -16,6 +16,13 @@ NAMES = {
 }
 
 
+def meanings() -> tuple[str, dict[str, str]]:
+    """For `--help`: a title, and each name with ours."""
+    ours = {SIGN: "ESPALIER_COORDINATOR_HOST and _GRPC_PORT, as ADDRESS:PORT"}
+    ours |= {theirs: f"ESPALIER_COORDINATOR_{name}" for theirs, name in NAMES.items()}
+    return f"names of the distributed test bench, understood where {SIGN} is set", ours
+
+
 def translated(environ: Mapping[str, str], program: str = "COORDINATOR") -> dict[str, str]:
     """What those variables say, under our names; ours win where both are set. Raises `Misconfigured`."""
     if SIGN not in environ:

@@ -32,38 +32,49 @@ def _is_long(seconds: float) -> float:
 
 
 class CoordinatorSettings(Settings):
-    """Times in seconds. `data` holds the artifacts and, unless `database` names another, the database.
-
-    `tls_dir` holds tls.crt and tls.key; `tls_cert` and `tls_key` name them one by one. Without either only loopback is
-    served, unless `insecure` says that the network is private. `callers` are known by API key or client certificate
-    (which `client_ca` must have signed); service accounts are asked for at the API server (`token_review`), by default
-    where there is no such file.
-    """
+    """Times in seconds. Without a certificate only loopback is served, unless `insecure` says otherwise."""
 
     host: str = "0.0.0.0"
+    """Where all ports are served."""
     grpc_port: int = Field(default=50051, ge=0, le=65535)
+    """Of the calls and of workers' sessions; 0: any free one."""
     http_port: int = Field(default=8081, ge=0, le=65535)
+    """Of the calls over HTTP, artifacts, health and metrics; 0: any free one."""
     scaling_port: int = Field(default=0, ge=0, le=65535)
     """Of the metrics API for the API server; 0: none."""
     health_port: int = Field(default=0, ge=0, le=65535)
     """Of grpc.health.v1 in plain text, for probes that speak no TLS; 0: none."""
     data: Path
+    """Folder of the artifacts and, unless DATABASE names another, of the database."""
     database: Annotated[SecretStr, AfterValidator(_is_postgres)] = SecretStr("")
+    """postgresql://USER:PASSWORD@HOST/DATABASE; empty: SQLite in DATA."""
     tls_dir: Path | None = None
+    """Folder with tls.crt and tls.key, which may be renewed while it runs."""
     tls_cert: Path | None = None
+    """The certificate, instead of TLS_DIR."""
     tls_key: Path | None = None
+    """Its private key."""
     client_ca: Path | None = None
+    """gRPC callers must show a certificate that this authority has signed."""
     insecure: bool = False
+    """Serve other machines without a certificate too: the network itself is private."""
     callers: Path | None = None
+    """File of those who are known by API key or client certificate."""
     token_review: bool | None = None
+    """Ask the API server for service accounts; default: where there is no CALLERS."""
     admins: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """User names that may everything, comma-separated."""
     pools: Annotated[dict[str, str], BeforeValidator(read_pools)] = Field(default_factory=dict)
+    """Whose account works for which shared pool: ACCOUNT=POOL, comma-separated."""
     lease_s: float = Field(default=30.0, gt=0)
+    """A worker that is silent for so long is gone: its tasks are queued again."""
     heartbeat_s: float = Field(default=5.0, gt=0)
+    """How often workers are asked for a sign of life."""
     health_timeout_s: float = Field(default=10.0, gt=0)
-    """A worker that is silent for longer is degraded; after `lease_s` it is gone."""
+    """A worker that is silent for longer is degraded; after LEASE_S it is gone."""
     fairness: Fairness = Fairness.PRIORITY
-    """How jobs of one priority share the workers."""
+    """How jobs of one priority share the workers: priority (first come, first served), weighted-jobs or
+    weighted-namespaces."""
     max_completed_jobs: int = Field(default=1000, ge=0)
     """Kept in memory; older ones are read from the database when somebody asks."""
     completed_ttl_s: float = Field(default=0.0, ge=0)
@@ -81,3 +92,4 @@ class CoordinatorSettings(Settings):
     retries: int = Field(default=3, ge=0)
     """Of a job that does not say."""
     log_level: Annotated[str, BeforeValidator(level)] = "INFO"
+    """debug, info, warning or error."""

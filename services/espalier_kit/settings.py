@@ -12,9 +12,12 @@ from espalier_kit.errors import Misconfigured
 
 
 class Settings(BaseModel):
-    """Base: frozen, unknown keys refused. Built once, in `__main__`; nothing else reads the environment."""
+    """Base: frozen, unknown keys refused. Built once, in `__main__`; nothing else reads the environment.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A field's description, or the text below it, is what `--help` says of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 S = TypeVar("S", bound=Settings)
@@ -31,9 +34,14 @@ def level(value: object) -> object:
     return name
 
 
+def prefix_of(program: str) -> str:
+    """What the names of a program's variables begin with."""
+    return f"ESPALIER_{program.upper()}_"
+
+
 def load(cls: type[S], program: str, environ: Mapping[str, str] | None = None) -> S:
     """Read `ESPALIER_<PROGRAM>_<FIELD>`; raises `Misconfigured` naming each wrong variable."""
-    prefix = f"ESPALIER_{program.upper()}_"
+    prefix = prefix_of(program)
     source = os.environ if environ is None else environ
     values = {key.removeprefix(prefix).lower(): value for key, value in source.items() if key.startswith(prefix)}
     try:

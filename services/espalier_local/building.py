@@ -59,10 +59,8 @@ def ensure(places: Places, progress: Progress, *, base: str = "") -> Built:
     Raises `Misconfigured` when a tool is missing, `Permanent` with a tool's last words when a build fails.
     """
     home = places.cache / "images"
-    project = recipe.read_project((places.checkout / "pyproject.toml").read_text())
     with held(home / ".lock"):
-        revision = _revision(places.checkout, project)
-        keys = recipe.keys_of(project, places.checkout, base=base, revision=revision)
+        project, revision, keys = wanted(places, base)
         record = _record(home, keys.images)
         found = _read(home, keys.images)
         if found is None:
@@ -74,6 +72,13 @@ def ensure(places: Places, progress: Progress, *, base: str = "") -> Built:
             _forget_old(home)
         record.touch()
         return found
+
+
+def wanted(places: Places, base: str = "") -> tuple[recipe.Project, str, recipe.Keys]:
+    """What the checkout's images are made of now: its project, its revision and the digests of everything."""
+    project = recipe.read_project((places.checkout / "pyproject.toml").read_text())
+    revision = _revision(places.checkout, project)
+    return project, revision, recipe.keys_of(project, places.checkout, base=base, revision=revision)
 
 
 def _record(home: Path, key: str) -> Path:

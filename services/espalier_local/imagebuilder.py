@@ -114,7 +114,7 @@ class ImageBuilder:
         return target
 
     def _tag(self, program: str) -> str:
-        return f"localhost/espalier-{program}:{self.keys.images}"
+        return recipe.built_name(program, self.keys.images)
 
     def _build_command(self, builder: recipe.Builder, program: str, context: Path, base: str) -> list[str]:
         arguments = {

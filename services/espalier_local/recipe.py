@@ -168,6 +168,11 @@ def image_name(program: str, version: str) -> str:
     return f"{REGISTRY}/espalier-{program}:{version}"
 
 
+def built_name(program: str, key: str) -> str:
+    """What an image is called in the builder's own storage."""
+    return f"localhost/espalier-{program}:{key}"
+
+
 def reference(program: str, key: str) -> str:
     """What an image is called in the cache, where builds of several contents lie side by side."""
     return f"{program}-{key}"

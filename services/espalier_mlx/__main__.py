@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib.metadata import version
 
+from espalier_kit.commandline import program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.logs import configure
@@ -14,13 +14,15 @@ from espalier_mlx import process
 from espalier_mlx.settings import MlxSettings
 
 
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
+    return program_parser("mlx", "Serves models over the OpenAI API.", variables(MlxSettings, "mlx"))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse, settle the process, serve. Exit codes as in `espalier_kit.lifecycle`."""
     given = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="espalier-mlx", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"espalier-mlx {version('espalier')}")
-    parser.add_argument("--check-settings", action="store_true", help="read ESPALIER_MLX_*, say what is wrong, and end")
-    options = parser.parse_args(given)
+    options = parser_of().parse_args(given)
     try:
         settings = load(MlxSettings, "mlx")
     except Misconfigured as error:

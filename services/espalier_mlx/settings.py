@@ -44,21 +44,33 @@ class MlxSettings(Settings):
     """What one server process is told. Times in seconds."""
 
     host: str = "127.0.0.1"
+    """Where it serves."""
     port: int = Field(default=8100, ge=0, le=65535)
+    """Of the API, health and metrics."""
     models: Json[tuple[ServedModel, ...]]
+    """What it serves, as a JSON list of {"name": …, "source": …}."""
     max_concurrency: int = Field(default=8, ge=1, le=64)
+    """Answers made at once."""
     queue_limit: int = Field(default=32, ge=0, le=4096)
+    """Requests that may wait beyond those; one more is told 429."""
     prompt_cache_bytes: ByteCount = 512 * 2**20
+    """Memory for beginnings of prompts that come again: bytes, or a quantity such as 512Mi."""
     prefill_step: int = Field(default=256, ge=16, le=4096)
     """Prompt tokens computed at once: the longest pause that a new prompt puts into running answers."""
     max_tokens: int = Field(default=4096, ge=1)
     """Tokens of an answer whose request names no limit; the context length bounds it too."""
     tls_dir: Path | None = None
+    """Folder with tls.crt and tls.key; without it HTTP is served in the clear."""
     api_key_file: Path | None = None
+    """File with the key that requests must show; without it none is asked for."""
     node: str = ""
+    """Name of its node, shown in /distributed/status."""
     drain_s: float = Field(default=20.0, ge=0)
+    """After SIGTERM: seconds that running answers may still take."""
     watchdog_s: float = Field(default=120.0, gt=0)
+    """An answer that makes no token for so long ends the process."""
     load_timeout_s: float = Field(default=1800.0, gt=0)
+    """So long the models may take to load."""
 
     @field_validator("models")
     @classmethod

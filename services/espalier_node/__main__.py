@@ -6,18 +6,18 @@ import argparse
 import asyncio
 import logging
 import sys
-from importlib.metadata import version
 
 from espalier_kit import logs
+from espalier_kit.commandline import fields, program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_node import agent
-from espalier_node.settings import NodeSettings, read_settings
+from espalier_node.settings import NodeEnvironment, NodeSettings, read_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 after SIGTERM (pods keep running), 78 on wrong settings."""
-    options = _parser().parse_args(arguments)
+    options = parser_of().parse_args(arguments)
     try:
         settings = read_settings()
         return _act(options, settings)
@@ -42,11 +42,11 @@ def _act(options: argparse.Namespace, settings: NodeSettings) -> int:
     return run_program(program)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="espalier-node", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"espalier-node {version('espalier')}")
-    parser.add_argument(
-        "--check-settings", action="store_true", help="read ESPALIER_NODE_CONFIG, say what is wrong, exit"
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = program_parser(
+        "node", "Makes this machine a Kubernetes Node.", variables(NodeEnvironment, "node"),
+        fields(NodeSettings, "fields of that file"),
     )
     parser.add_argument(
         "--kill-pods", action="store_true", help="kill every pod process of state_dir and exit; stop the agent first"

@@ -32,14 +32,17 @@ class NodeSettings(Settings):
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)
     """The Node's name, and its host name label."""
     kind: Literal["linux", "mlx"] = "linux"
+    """What it is: linux runs workers, mlx (a Mac) runs model servers."""
     simulated: bool = False
     """This machine plays `profile`; the Node is labelled so."""
     profile: Profile = Profile()
+    """`chip` and `memory_gb` that a simulated Mac plays."""
     address: IPv4Address
     """InternalIP, where the kubelet API listens."""
     pod_range: IPv4Network | None = None
     """Addresses given to pods, one each (loopback, Linux only). Without it every pod has the node's address."""
     port: int = Field(default=10250, gt=0, lt=65536)
+    """Of the kubelet API."""
     state_dir: Path
     """Owned by the agent: keys, pod state, volumes, logs."""
     bootstrap_kubeconfig: Path
@@ -52,15 +55,21 @@ class NodeSettings(Settings):
     """The first addresses of `pod_range`, which are left to the node itself and to pinned pods."""
 
     lease_duration_s: int = Field(default=20, gt=0)
+    """The node counts as lost when its Lease is older."""
     lease_renew_s: float = Field(default=5.0, gt=0)
+    """How often the Lease is renewed."""
     status_refresh_s: float = Field(default=10.0, gt=0)
+    """How often the node's status is looked at."""
     volume_refresh_s: float = Field(default=30.0, gt=0)
     """How often referenced ConfigMaps and Secrets are read again."""
     crash_backoff_first_s: float = Field(default=10.0, gt=0)
+    """Pause before a crashed container starts again; it doubles each time."""
     crash_backoff_longest_s: float = Field(default=300.0, gt=0)
+    """The longest such pause."""
     log_max_bytes: int = Field(default=10 << 20, ge=1024)
     """A container's log is rotated at this size; one older file is kept."""
     max_pods: int = Field(default=110, gt=0)
+    """Pods that it takes."""
 
     runtimes: Mapping[str, Path] = Field(default_factory=dict)
     """Image name (a glob, without registry and tag) → directory that comes first on PATH in its containers.
@@ -90,8 +99,11 @@ class NodeSettings(Settings):
         return {OWN_IMAGES: own_bin(), **self.runtimes}
 
 
-class _Environment(Settings):
+class NodeEnvironment(Settings):
+    """What the environment says."""
+
     config: Path
+    """The YAML file with everything else."""
 
 
 def own_bin() -> Path:
@@ -101,7 +113,7 @@ def own_bin() -> Path:
 
 def read_settings(environ: Mapping[str, str] | None = None) -> NodeSettings:
     """Read the file named by `ESPALIER_NODE_CONFIG`; raises `Misconfigured` with what to change."""
-    return parse_file(load(_Environment, "node", environ).config)
+    return parse_file(load(NodeEnvironment, "node", environ).config)
 
 
 def parse_file(path: Path) -> NodeSettings:

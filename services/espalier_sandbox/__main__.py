@@ -12,11 +12,11 @@ import logging
 import os
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
 from espalier_kit import logs
+from espalier_kit.commandline import program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
 from espalier_kit.settings import load
 from espalier_sandbox import fitness, landlock, seccomp, server
@@ -29,12 +29,15 @@ FOLDERS = (Path("/tmp"), Path("/dev/shm"))
 DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom"))
 
 
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
+    return program_parser("sandbox", "Runs a worker's commands in its container.",
+                          variables(SandboxSettings, "sandbox"))
+
+
 def main() -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="espalier-sandbox", description="Runs a worker's commands in its container.")
-    parser.add_argument("--version", action="version", version=version("espalier"))
-    parser.add_argument("--check-settings", action="store_true", help="read the settings, say whether they are right")
-    arguments = parser.parse_args()
+    arguments = parser_of().parse_args()
     logs.configure()
     try:
         settings = load(SandboxSettings, "sandbox")

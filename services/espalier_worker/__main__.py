@@ -9,15 +9,15 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from functools import lru_cache, partial
-from importlib.metadata import version
 
 from espalier_kit import logs
 from espalier_kit.clock import SystemClock
+from espalier_kit.commandline import program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED, Misconfigured
 from espalier_kit.lifecycle import run_program
 from espalier_kit.settings import load
 from espalier_worker import canary, health, once
-from espalier_worker.compatibility import translated
+from espalier_worker.compatibility import meanings, translated
 from espalier_worker.door import Door, check
 from espalier_worker.executors import Executors, InstalledExecutors, named_points
 from espalier_worker.metrics import Metrics
@@ -28,17 +28,21 @@ STORES = 64
 """Namespaces whose artifact stores a worker keeps at hand; a pool's worker may serve more."""
 
 
-def main() -> int:
-    """Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="espalier-worker", description="Runs tasks of a coordinator.")
-    parser.add_argument("--version", action="version", version=version("espalier"))
-    parser.add_argument("--check-settings", action="store_true", help="read the settings, say whether they are right")
+def parser_of() -> argparse.ArgumentParser:
+    """The command line."""
+    settings = variables(WorkerSettings, "worker")
+    parser = program_parser("worker", "Runs tasks of a coordinator.", settings, meanings())
     parser.add_argument("--once", action="store_true", help="run one task, report it and end")
     parser.add_argument("--types", metavar="TYPE,…", help="take only tasks of these types")
     parser.add_argument("--executor", metavar="TYPE=MODULE:FUNCTION", action="append", default=[],
                         help="a further executor; its module is also looked for in the current folder")
     parser.add_argument("--canary", metavar="SECONDS", type=float, help="send one task through the coordinator and end")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Returns the exit code."""
+    arguments = parser_of().parse_args()
     logs.configure()
     try:
         settings = load(WorkerSettings, "worker", {**os.environ, **translated(os.environ)})
@@ -74,9 +78,10 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
     what a one-shot worker's code means, `once` says.
     """
     metrics, clock = Metrics(), SystemClock()
-    door = Door(settings, clock)
     if settings.once:
         await once.warm_up(executors)
+    listener = health.listen(settings.host, settings.port)
+    door = Door(settings, clock, health_address=health.address_of(listener))
     async with door.web() as http:
         identity = Identity(
             worker_id=settings.id, job_uid=settings.job_uid, capacity=1 if settings.once else settings.capacity,
@@ -91,7 +96,7 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
         )
         lag = health.LoopLag(clock, metrics)
         web = health.app(worker.facts, lag, metrics)
-        await _until_first(worker.run(stop), lag.run(), health.serve(web, host=settings.host, port=settings.port))
+        await _until_first(worker.run(stop), lag.run(), health.serve(web, listener))
         if settings.once:
             return once.exit_code(worker.settled, is_dismissed=worker.is_dismissed)
         return EXIT_STOPPED if settings.job_uid and not worker.is_dismissed else 0

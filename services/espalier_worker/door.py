@@ -20,10 +20,14 @@ from espalier_worker.settings import WEB_PORT, WorkerSettings
 
 
 class Door:
-    """Made once; raises `Misconfigured` with a sentence where it leads nowhere."""
+    """Made once; raises `Misconfigured` with a sentence where it leads nowhere.
 
-    def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
+    `health_address` is told to the coordinator by a worker that speaks by calls.
+    """
+
+    def __init__(self, settings: WorkerSettings, clock: Clock, *, health_address: str = "") -> None:
         self._settings = settings
+        self._health_address = health_address
         self._clock = clock
         scheme, _, address = settings.coordinator.rpartition("://")
         self._address = address
@@ -43,7 +47,7 @@ class Door:
             return client
         return CallsClient(
             client, clock=self._clock, pull_interval_s=self._settings.pull_interval_s,
-            address=f"{self._settings.host}:{self._settings.port}",
+            address=self._health_address,
         )
 
     def web(self) -> httpx.AsyncClient:

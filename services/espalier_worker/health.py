@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from espalier_kit.clock import Clock
 from espalier_kit.errors import Misconfigured
 from espalier_worker.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 STALE_TRY_S = 60.0
 """Neither connected nor trying for so long: the reconnect loop is stuck."""
@@ -92,14 +95,25 @@ class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is untyped here
         yield  # the program handles its own signals
 
 
-async def serve(web: FastAPI, *, host: str, port: int) -> None:
-    """Serve until cancelled. Raises `Misconfigured` where the address cannot be had."""
+def listen(host: str, port: int) -> socket.socket:
+    """Where health will answer; port 0 takes any free one. Raises `Misconfigured` where the address cannot be had."""
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise Misconfigured(f"cannot listen on {host}:{port}: {error.strerror}", reason="AddressInUse") from error
-    config = uvicorn.Config(web, host=host, port=port, log_config=None, access_log=False, lifespan="off")
-    server = _Server(config)
+    log.info("health and metrics", extra={"address": address_of(listener)})
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """HOST:PORT as it was taken."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve(web: FastAPI, listener: socket.socket) -> None:
+    """Serve until cancelled."""
+    server = _Server(uvicorn.Config(web, log_config=None, access_log=False, lifespan="off"))
     try:
         await server.serve(sockets=[listener])
     except asyncio.CancelledError:

@@ -27,24 +27,30 @@ class WorkerSettings(Settings):
     """One worker process. `job_uid` makes it a dedicated worker; empty: it serves its whole namespace."""
 
     coordinator: str = Field(
-        pattern=r"^(https?://)?([^\s:/]+|\[[0-9a-fA-F:]+\]):[0-9]+$", description="host:port of gRPC; http:// is plain"
+        pattern=r"^(https?://)?([^\s:/]+|\[[0-9a-fA-F:]+\]):[0-9]+$",
+        description="HOST:PORT of its gRPC; http:// in front: without TLS.",
     )
     coordinator_web: str = Field(default="", pattern=r"^(https?://[^\s]+)?$", description="Empty: that host at 8081.")
     coordinator_name: str = Field(default="", description="Name in the coordinator's certificate; empty: the host's.")
     insecure: bool = Field(default=False, description="Plain http:// to other machines too.")
-    ca_file: Annotated[Path | None, BeforeValidator(_or_none)] = Path("/var/run/secrets/espalier/ca/ca.crt")
-    token_file: Path = Path("/var/run/secrets/espalier/token")
+    ca_file: Annotated[Path | None, BeforeValidator(_or_none)] = Field(
+        default=Path("/var/run/secrets/espalier/ca/ca.crt"),
+        description="Who signed the coordinator's certificate; empty: the machine's authorities.",
+    )
+    token_file: Path = Field(
+        default=Path("/var/run/secrets/espalier/token"), description="A service account's token, read for each call."
+    )
     api_key: SecretStr = Field(default=SecretStr(""), description="Instead of the token file.")
     cert_file: Path | None = Field(default=None, description="A client certificate, where the coordinator wants one.")
-    key_file: Path | None = None
+    key_file: Path | None = Field(default=None, description="The private key of that certificate.")
     namespace: str = Field(default="", description="Whose tasks it runs; empty: its account's or key's own.")
-    job_uid: str = ""
+    job_uid: str = Field(default="", description="Run this job's tasks alone; empty: its namespace's or its pool's.")
     pool: str = Field(default="", description="The shared pool it works for; its account must belong to it.")
     capacity: int = Field(default_factory=_cpus, ge=1, le=1024, description="Tasks at once; default: CPUs.")
-    prefetch: int = Field(default=2, ge=0, le=64)
-    id: str = Field(default_factory=lambda: str(uuid.uuid4()), min_length=1, description="The pod's name.")
-    host: str = "127.0.0.1"
-    port: int = Field(default=8082, ge=0, le=65535, description="Health and metrics; 0 takes any free one.")
+    prefetch: int = Field(default=2, ge=0, le=64, description="Tasks fetched ahead of those that run.")
+    id: str = Field(default_factory=lambda: str(uuid.uuid4()), min_length=1, description="Its name; default: a UUID.")
+    host: str = Field(default="127.0.0.1", description="Where health and metrics are served.")
+    port: int = Field(default=0, ge=0, le=65535, description="Of health and metrics; 0: any free one, which is logged.")
     transport: Literal["session", "calls"] = Field(default="session", description="One stream, or a call at a time.")
     pull_interval_s: float = Field(default=1.0, gt=0, description="How often calls ask for tasks.")
     heartbeat_s: float = Field(default=0.0, ge=0, description="0: as often as the coordinator says.")
@@ -55,7 +61,9 @@ class WorkerSettings(Settings):
         default_factory=dict, description="What its tasks share, as JSON, e.g. {\"gpu\": 1, \"memoryGiB\": 16}."
     )
     once: bool = Field(default=False, description="Run one task, report it and end.")
-    log_level: Annotated[str, BeforeValidator(level)] = "INFO"
+    log_level: Annotated[str, BeforeValidator(level)] = Field(
+        default="INFO", description="debug, info, warning or error."
+    )
     drain_s: float = Field(default=20.0, ge=0, description="After SIGTERM: seconds that running tasks may still take.")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -136,6 +138,13 @@ def test_uninstalling_keeps_the_kinds_and_every_object(plane: ControlPlane) -> N
     assert again.code == 0, again.text
 
 
+def create_secret() -> list[str]:
+    """The how-to page's command."""
+    page = (CHART.parents[1] / "docs/how-to/install-on-a-cluster.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^kubectl (create secret .*)$", page, flags=re.M)
+    return shlex.split(line)
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_each_environment_is_admitted(plane: ControlPlane, environment: str) -> None:
     """Its objects are accepted and the controllers may make its pods, under Pod Security `restricted`."""
@@ -146,6 +155,13 @@ def test_each_environment_is_admitted(plane: ControlPlane, environment: str) -> 
     assert "networkPolicies.apiServer.cidrs is every address" in answer.text
     needs_database = "networkPolicies.database.peers is empty" in answer.text
     assert needs_database is (environment != "dev"), "the notes say what is still missing"
+    assert ("Secret espalier-database has no key url" in answer.text) is needs_database
+    if needs_database:
+        assert plane.kubectl(*create_secret()).code == 0
+        answer = plane.helm("upgrade", "espalier", str(CHART), "--namespace", NAMESPACE, *VARIANTS[environment])
+        assert "networkPolicies.database.peers is empty" in answer.text
+        assert "Secret espalier-database" not in answer.text
+        plane.must("-n", NAMESPACE, "delete", "secret", "espalier-database")
     wished = {"espalier-operator", "espalier-coordinator", "espalier-pool-shared"}
     for workload in (f"deployment/{name}" for name in wished - {"espalier-coordinator"}):
         plane.must("-n", NAMESPACE, "wait", workload, "--for=jsonpath={.status.unavailableReplicas}", "--timeout=60s")

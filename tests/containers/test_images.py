@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from espalier_local import api, loading, recipe
+from espalier_local import api, loading, pushing, recipe
 from espalier_local.building import Built
 from espalier_local.cluster import Cluster
 from espalier_local.containers import LinuxHost
@@ -92,6 +94,23 @@ def test_labels_tell_version_and_revision(built: Built) -> None:
         assert labels["version"] == found.name.partition(":")[2]
         assert len(labels["revision"].removesuffix("-dirty")) == 40
         assert config["User"] == f"{USER}:{USER}"
+
+
+def test_images_are_pushed_under_their_names(built: Built, places: Places, tmp_path: Path) -> None:
+    """Into files, twice: as the files that `docker load` reads they name what the Compose example asks for."""
+    for told in (list(pushing.push(places, f"docker-archive:{tmp_path}")) for _ in range(2)):
+        assert len(told) == len(recipe.PROGRAMS)
+    for program in recipe.PROGRAMS:
+        with tarfile.open(pushing.archive(str(tmp_path), program)) as archive:
+            (entry,) = json.load(member(archive, "manifest.json"))
+            assert image(program, places) in entry["RepoTags"]
+            assert json.load(member(archive, entry["Config"]))["config"]["Cmd"] == [f"espalier-{program}"]
+
+
+def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = archive.extractfile(name)
+    assert found is not None
+    return found
 
 
 def test_images_share_their_layers_and_travel_once(released: Cluster, built: Built, tmp_path: Path) -> None:

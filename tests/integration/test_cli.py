@@ -83,6 +83,7 @@ def end(plane: ControlPlane, namespace: str, type_: str) -> None:
 def test_list_and_show(espalier: Espalier, job: str) -> None:
     code, said = espalier("jobs", "list")
     assert (code, job in said) == (0, True)
+    assert "only objects of the cluster are listed" in said, "there is no coordinator"
     assert espalier("jobs", "show", job)[0] == 0
 
 
@@ -123,8 +124,8 @@ def test_explain(espalier: Espalier, plane: ControlPlane, namespace: str, job: s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("jobs", "show", "nobody"), "there is no GradingJob nobody"),
-        (("jobs", "watch", "nobody"), "there is no GradingJob nobody"),
+        (("jobs", "show", "nobody"), "there is no GradingJob or BenchmarkJob or BenchmarkComparison nobody"),
+        (("jobs", "watch", "gj/nobody"), "there is no GradingJob nobody"),
         (("explain", "pod/x"), "the kind must be one of gj"),
         (("report", "nobody"), "there is no GradingJob nobody"),
         (("push", __file__), "install the chart"),

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from espalier_api.names import COORDINATOR_AUDIENCE
+from espalier_api.schema import KINDS
 from espalier_cli.__main__ import app
 from espalier_cli.connection import COORDINATOR_MAP
 from espalier_coordinator.__main__ import serve
@@ -26,12 +28,16 @@ from espalier_kit.clock import SystemClock
 from espalier_kit.errors import EspalierError, Forbidden, NotFound
 from espalier_kit.settings import load
 from espalier_kube.client import Client
+from espalier_kube.cluster import BENCHMARK_JOB
 from espalier_local.cluster import Cluster
 from espalier_rpc.artifacts import web_client
 from espalier_rpc.channels import channel
 from espalier_rpc.client import CoordinatorClient
 from espalier_rpc.rest import RestClient
+from tests.support.controlplane import ROOT, ControlPlane
+from tests.support.jobs import grading_job
 
+EXAMPLES = ROOT / "examples/benchmark"
 DEADLINE_S = 60.0
 
 
@@ -61,6 +67,32 @@ class World:
         done = await asyncio.to_thread(CliRunner().invoke, app, command, env=environ)
         assert done.exit_code == code, done.output
         return done.output
+
+    async def told(self, *arguments: str) -> Any:
+        """What a command answers to a program."""
+        return json.loads(await self.espalier(*arguments, "-o", "json"))
+
+    async def submit(self, folder: Path, namespace: str, name: str, **fields: Any) -> None:
+        """A job that no object stands for."""
+        path = folder / "job.yaml"
+        path.write_text(json.dumps({"name": name, "tasks": [{"key": "a", "type": "sum"}], **fields}))
+        await self.espalier("jobs", "submit", str(path), "-n", namespace)
+
+    async def objects(self, namespace: str) -> None:
+        """One of each kind, which no operator looks at."""
+        assignment, submissions = (f"artifact://{digit * 64}" for digit in "01")
+        await self.client.create(grading_job("class", namespace, assignment=assignment, submissions=submissions))
+        for path, name in (("endpoint", "load"), ("compare", "versus")):
+            *_, made = yaml.safe_load_all((EXAMPLES / f"{path}.yaml").read_text())
+            await self.client.create({**made, "metadata": {"name": name, "namespace": namespace}})
+
+
+@pytest.fixture
+def kinds(control_plane: Cluster) -> None:
+    """The CRDs."""
+    plane = ControlPlane(control_plane.kubeconfig, control_plane.assets)
+    plane.must("apply", "-f", str(ROOT / "crds"))
+    plane.must("wait", "--for=condition=Established", *(f"crd/{kind.plural}.espalier.dev" for kind in KINDS))
 
 
 @pytest.fixture
@@ -118,6 +150,70 @@ async def test_the_namespaces_submitter_submits_and_looks(world: World, namespac
     assert "idle" in await world.espalier("workers", "list", "-n", namespace)
     await world.espalier("jobs", "template", "put", "sum", str(template), "-n", namespace)
     assert "1" in await world.espalier("jobs", "template", "submit", "sum", "-p", "n=2", "-n", namespace)
+
+
+async def test_jobs_of_the_cluster_and_of_its_coordinator_alone_are_one_list(
+    world: World, namespace: str, kinds: None, tmp_path: Path
+) -> None:
+    await world.objects(namespace)
+    await world.submit(tmp_path, namespace, "sums", tags=["nightly"])
+    listed = await world.espalier("jobs", "list", "-n", namespace)
+    assert {tuple(line.split()[1:3]) for line in listed.splitlines()[1:]} == {
+        ("gj", "class"), ("bj", "load"), ("bmc", "versus"), ("job", "sums"),
+    }
+    told = await world.told("jobs", "list", "-n", namespace)
+    assert ([item["metadata"]["name"] for item in told["items"]], [job["name"] for job in told["jobs"]]) == (
+        ["class", "load", "versus"], ["sums"],
+    )
+    for words, names in (
+        (("bj",), ["load"]), (("bmc",), ["versus"]), (("job",), ["sums"]), (("--tag", "nightly"), ["sums"]),
+        (("--tag", "other"), []), (("--status", "running"), ["sums"]), (("--status", "failed"), []),
+        (("--status", "pending"), ["class", "load", "versus", "sums"]), (("--status", "admitting"), []),
+    ):
+        told = await world.told("jobs", "list", *words, "-n", namespace)
+        assert [i["metadata"]["name"] for i in told["items"]] + [j["name"] for j in told["jobs"]] == names, words
+    everywhere = await world.told("jobs", "list", "-A")
+    assert [j["name"] for j in everywhere["jobs"] if j["namespace"] == namespace] == ["sums"]
+
+
+async def test_a_job_without_an_object_is_shown_steered_and_followed(
+    world: World, namespace: str, kinds: None, tmp_path: Path
+) -> None:
+    await world.submit(tmp_path, namespace, "sums")
+    uid = (await world.told("jobs", "show", "sums", "-n", namespace))["uid"]
+    assert (await world.told("jobs", "show", uid, "-n", namespace))["name"] == "sums"
+    for command, state in (("suspend", "suspended"), ("resume", "running")):
+        assert "job sums will" in await world.espalier("jobs", command, "sums", "-n", namespace)
+        assert (await world.told("jobs", "show", "sums", "-n", namespace))["state"] == state
+    await world.espalier("jobs", "cancel", "sums", "--reason", "a wrong file", "-n", namespace)
+    assert "a wrong file" in await world.espalier("jobs", "show", "sums", "-n", namespace)
+    assert "sums: cancelled" in await world.espalier("jobs", "watch", "sums", "-n", namespace, code=1)
+    said = await world.espalier("jobs", "show", "nobody", "-n", namespace, code=1)
+    assert "no GradingJob or BenchmarkJob or BenchmarkComparison nobody" in said
+    assert "the coordinator has no job 'nobody'" in said
+
+
+async def test_an_object_keeps_no_reason_and_is_followed_as_json(world: World, namespace: str, kinds: None) -> None:
+    await world.objects(namespace)
+    said = await world.espalier("jobs", "cancel", "load", "--reason", "late", "-n", namespace, code=1)
+    assert "BenchmarkJob load has no field for it" in said
+    status = {"phase": "Complete", "progressPercent": 100, "conditions": [
+        {"type": "Complete", "status": "True", "reason": "Finished", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    ]}  # fmt: skip
+    await world.client.patch(BENCHMARK_JOB, "load", namespace, {"status": status}, subresource="status")
+    *_, last = (await world.espalier("jobs", "watch", "bj/load", "-o", "json", "-n", namespace)).splitlines()
+    assert json.loads(last)["status"]["phase"] == "Complete"
+
+
+async def test_tasks_of_an_object_are_named_as_the_object_is(
+    world: World, namespace: str, kinds: None, tmp_path: Path
+) -> None:
+    await world.submit(tmp_path, namespace, "load", uid="u-1", kind="BenchmarkJob")  # as the operator does
+    await world.submit(tmp_path, namespace, "load", uid="u-2")
+    told = await world.told("tasks", "list", "bj/load", "-n", namespace)
+    assert [task["job_uid"] for task in told["tasks"]] == ["u-1"]
+    assert "2 jobs have the name 'load'" in await world.espalier("tasks", "list", "load", "-n", namespace, code=1)
+    assert "u-2" in await world.espalier("tasks", "list", "u-2", "-o", "json", "-n", namespace)
 
 
 @pytest.mark.parametrize("way", ["grpc", "rest"])

@@ -42,7 +42,7 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.grpc, self.http, *self._health = free_ports(6)
+        self.grpc, self.http = free_ports(2)
         self.running: list[subprocess.Popen[bytes]] = []
         own = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
         self.environ = own | {
@@ -52,11 +52,10 @@ class Shell:
 
     def start(self, block: str, **environ: str) -> subprocess.Popen[bytes]:
         """In the background."""
-        port = {"ESPALIER_WORKER_PORT": str(self._health[len(self.running) % 4])}
         with (self.folder / f"{len(self.running)}.log").open("wb") as log:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec 2>&1\n{self.adapted(block)}"], cwd=self.folder, stdout=log,
-                start_new_session=True, env=self.environ | port | environ,
+                start_new_session=True, env=self.environ | environ,
             )
         self.running.append(process)
         return process
@@ -133,6 +132,9 @@ def test_a_hundred_jobs_and_tagged_workers(shell: Shell, target: str) -> None:
         shell.start(WORKER.replace("worker-1", name), TAGS=tags)
     shell.until('"healthy":2')
     arguments = f"http://127.0.0.1:8081 espalier-data/submitter.token {target} qwen"
+    addresses = re.findall(r"health and metrics.*?(127\.0\.0\.1:\d+)", shell.logs())
+    assert len(set(addresses)) == 2, "each has a port of its own"
+    assert all(httpx.get(f"http://{address}/readyz").text == "ok" for address in addresses)
     said = shell.run(f"python {EXAMPLES}/hundred_jobs.py {arguments}")
     assert "All jobs completed: 100" in said
     said = shell.run(f"python {EXAMPLES}/tagged_jobs.py {arguments}")
@@ -150,6 +152,8 @@ def test_with_tls_by_stream_or_by_calls(shell: Shell, target: str, transport: st
     shell.run(submit.replace("curl ", "curl --cacert espalier-data/tls/ca.crt "))
     look = f"export ESPALIER_CLI_CA_FILE=espalier-data/tls/ca.crt\n{LOOK}".replace("http://", "https://")
     assert "first: complete" in shell.run(look)
+    (address,) = re.findall(r"health and metrics.*?(127\.0\.0\.1:\d+)", shell.logs())
+    assert transport == "session" or address in shell.run(f"{look}\nespalier workers list -o json")
     assert shell.stop(worker) == 0
     shell.until('"healthy":0', f"{curl}/health")
 

@@ -80,7 +80,9 @@ def test_a_documented_object_is_valid(page: str, document: dict[str, Any]) -> No
     assert SPECS[document["kind"]].model_validate_json(text)
 
 
-EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.yaml") if path.name != "assignment.yaml")
+EXAMPLES = sorted(
+    path for path in (ROOT / "examples").rglob("*.yaml") if path.name not in ("assignment.yaml", "compose.yaml")
+)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
@@ -115,6 +117,14 @@ def test_the_table_of_contents_is_complete() -> None:
     written = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     assert written <= named
     assert named - written <= {"performance.md"}, "only this page is made by a command, `make performance`"
+
+
+def test_the_first_page_has_the_table_of_contents() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    entries = [entry for part in nav for title, below in part.items()
+               for entry in (below if isinstance(below, list) else [{title: below}])]
+    contents = [pair for entry in entries for pair in entry.items() if pair[1] != "index.md"]
+    assert re.findall(r"^- \[(.*?)\]\((.*?)\)", (ROOT / "docs/index.md").read_text(), flags=re.M) == contents
 
 
 def test_decisions_are_under_one_page() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -78,11 +78,6 @@ def faults() -> Iterator[None]:
         raise EvaluatorFault(str(error), reason=error.reason) from error
     except Away as error:
         raise PlatformFault(str(error), reason=error.reason) from error
-
-
-def text_lines(content: bytes) -> Sequence[str]:
-    """Of a JSON-lines artifact."""
-    return [line for line in content.decode().splitlines() if line.strip()]
 
 
 def _with_model(endpoint: ModelEndpoint, model: str | None) -> ModelEndpoint:

@@ -15,7 +15,7 @@ from espalier_worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/reference/compatibility.md").read_text()
-_ROOTS = ("services/", "operator/", "charts/", "bench/", "docs/")
+_ROOTS = ("services/", "examples/", "operator/", "charts/", "bench/", "docs/")
 
 
 @pytest.mark.parametrize("path", sorted({p for p in re.findall(r"`([\w./-]+)`", PAGE) if p.startswith(_ROOTS)}))
@@ -38,7 +38,8 @@ def test_calls_exist() -> None:
 
 def test_settings_exist_in_both_spellings() -> None:
     ours = {f"ESPALIER_COORDINATOR_{name.upper()}" for name in CoordinatorSettings.model_fields}
-    assert set(re.findall(r"`(ESPALIER_COORDINATOR_\w+)`", PAGE)) <= ours
-    theirs = {coordinator.SIGN, *coordinator.NAMES, worker.SIGN, *worker.NAMES, "BIND_ADDRESS"}
+    ours |= {f"ESPALIER_WORKER_{name.upper()}" for name in WorkerSettings.model_fields}
+    assert set(re.findall(r"`(ESPALIER_[A-Z]+_\w+)`", PAGE)) <= ours
+    theirs = {coordinator.SIGN, *coordinator.NAMES, worker.SIGN, worker.BIND, *worker.NAMES}
     assert set(re.findall(r"`([A-Z]+_[A-Z_]*[A-Z])`", PAGE)) - ours <= theirs
     assert set(worker.NAMES.values()) <= {name.upper() for name in WorkerSettings.model_fields}

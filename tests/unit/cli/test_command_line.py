@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from espalier_cli.__main__ import app
@@ -55,6 +56,17 @@ def test_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["push", "grade", "explain", "report", "jobs", "local"])
 def test_help(tmp_path: Path, command: str) -> None:
     assert run(command, "--help", cache=tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("group", ["jobs", "tasks", "workers", "jobs template"])
+def test_every_command_can_be_told_whom_to_ask(group: str) -> None:
+    found = get_command(app)
+    for word in group.split():
+        found = vars(found)["commands"][word]
+    asked = {"--namespace", "--kubeconfig", "--system-namespace", "--coordinator", "--api-key-file", "--ca-file"}
+    for name, command in vars(found)["commands"].items():
+        if name != "template":
+            assert asked <= {option for parameter in command.params for option in parameter.opts}, name
 
 
 SPEC: dict[str, Any] = {

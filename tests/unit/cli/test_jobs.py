@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+from espalier_api.meta import Condition
+from espalier_api.reasons import REASONS
 from espalier_cli.connection import SUBMITTER, artifacts_of, job_of, submitter_token
-from espalier_cli.jobs import columns_table, ended_as, ending, follow_job, jobs_table, status_line
+from espalier_cli.finding import find_object
+from espalier_cli.listing import OF_OBJECTS, STATUSES, Wanted, table
+from espalier_cli.objects import columns_table, ended_as, ending, follow_job, status_line
 from espalier_cli.options import Where, job_name
-from espalier_kit.errors import Misconfigured, NotFound, Permanent
+from espalier_coordinator.calls.listing import STATUSES as COORDINATORS
+from espalier_kit.errors import Conflict, Misconfigured, NotFound, Permanent
 from espalier_kube.cluster import BENCHMARK_JOB, CONFIG_MAP, GRADING_JOB, SERVICE_ACCOUNT, Kind
 from espalier_kube.fake import FakeCluster
 from espalier_kube.objects import config_map, metadata, typed
+from espalier_operator.plan.conditions import TERMINAL, job_phase
 
 
 def condition(type_: str, status: str, reason: str = "R") -> dict[str, str]:
@@ -48,7 +55,6 @@ def test_wrong_references_are_refused(text: str) -> None:
         ((condition("Complete", "True"),), "Complete"),
         ((condition("Cancelled", "True"), condition("Complete", "False")), "Cancelled"),
         ((condition("Failed", "True"), condition("Accepted", "False", "BundleRejected")), "Failed"),
-        ((condition("Accepted", "False", "BundleRejected"),), "BundleRejected"),
         ((condition("Accepted", "False", "SecretNotFound"),), None),
     ],
 )
@@ -80,22 +86,102 @@ def test_last_words(given: dict[str, Any], ended: str, said: str) -> None:
     assert ending(given, ended) == said
 
 
-def test_table_has_a_dash_where_nothing_is_known() -> None:
+def benchmark() -> dict[str, Any]:
+    made = typed(BENCHMARK_JOB, metadata("load", "course"), spec={})
+    made["status"] = {"phase": "Complete", "headline": {"ttftP50Ms": 48.25}, "validity": {"verdict": "Valid"}}
+    return made
+
+
+def submitted(**fields: Any) -> dict[str, Any]:
+    """A job that only a coordinator has."""
+    counts = {"pending": "1", "running": "2", "done": "3", "failed": "0"}
+    return {"namespace": "course", "name": "sums", "kind": "", "uid": "u", "state": "running", "counts": counts,
+            "fraction": 0.5, "message": "", **fields}
+
+
+def shown(table: Table) -> list[str]:
     console = Console(width=160, file=io.StringIO(), record=True)
-    console.print(jobs_table((job(phase="Complete", scores={"mean": 21.3333}), job())))
-    lines = console.export_text().splitlines()
+    console.print(table)
+    return console.export_text().splitlines()
+
+
+def test_table_has_a_dash_where_nothing_is_known() -> None:
+    lines = shown(columns_table(GRADING_JOB, (job(phase="Complete", scores={"mean": 21.3333}), job())))
     assert lines[1].split() == ["course", "class", "Complete", "-", "-", "21.33", "-", "-"]
     assert lines[2].split() == ["course", "class", "-", "-", "-", "-", "-", "-"]
 
 
 def test_a_benchmark_has_the_columns_of_kubectl_get() -> None:
-    console = Console(width=160, file=io.StringIO(), record=True)
-    made = typed(BENCHMARK_JOB, metadata("load", "course"), spec={})
-    made["status"] = {"phase": "Complete", "headline": {"ttftP50Ms": 48.25}, "validity": {"verdict": "Valid"}}
-    console.print(columns_table(BENCHMARK_JOB, made))
-    head, row = console.export_text().splitlines()
+    head, row = shown(columns_table(BENCHMARK_JOB, [benchmark()]))
     assert head.split()[:3] == ["namespace", "name", "phase"]
     assert row.split() == ["course", "load", "Complete", "-", "48.25", "-", "-", "Valid", "-"]
+
+
+def test_all_kinds_and_the_coordinators_own_jobs_in_one_table() -> None:
+    counts = {"total": 9, "graded": 3}
+    made = job(phase="Running", progressPercent=33, estimatedSecondsLeft=40, submissions=counts)
+    head, *rows = shown(table(Wanted(), [made, benchmark()], [submitted()]))
+    assert head.split() == ["namespace", "kind", "name", "phase", "done", "eta", "figures"]
+    assert [" ".join(row.split()) for row in rows] == [
+        "course gj class Running 33% 40 3/9 submissions", "course bj load Complete - - TTFT p50 48.2 ms, Valid",
+        "course job sums Running 50% - 3 done, 2 running, 1 pending",
+    ]
+
+
+@pytest.mark.parametrize(("wanted", "kinds", "are_submitted"), [
+    (Wanted(), ["GradingJob", "BenchmarkJob", "BenchmarkComparison"], True),
+    (Wanted("bj"), ["BenchmarkJob"], False),
+    (Wanted("benchmarkcomparisons"), ["BenchmarkComparison"], False),
+    (Wanted("job"), [], True),
+    (Wanted(tags=("nightly",)), [], True),
+    (Wanted(status="waiting"), ["GradingJob", "BenchmarkJob", "BenchmarkComparison"], False),
+], ids=["all", "one kind", "its plural", "the coordinator's own", "tags", "a phase of objects"])
+def test_what_is_listed(wanted: Wanted, kinds: list[str], are_submitted: bool) -> None:
+    wanted.check()
+    assert ([kind.kind for kind in wanted.kinds], wanted.are_submitted) == (kinds, are_submitted)
+
+
+@pytest.mark.parametrize(("wanted", "said"), [
+    (Wanted("pods"), "the kind must be one of gj"),
+    (Wanted(status="happy"), "no job status 'happy'"),
+    (Wanted("gj", tags=("nightly",)), "GradingJobs have no tags"),
+], ids=["kind", "status", "tags"])
+def test_what_no_job_could_pass_is_refused(wanted: Wanted, said: str) -> None:
+    with pytest.raises(Permanent, match=said):
+        wanted.check()
+
+
+@pytest.mark.parametrize(("status", "phase", "has"), [
+    ("complete", "Complete", True), ("completed", "Complete", True), ("failed", "Complete", False),
+    ("pending", None, True), ("", "Running", True),
+])
+def test_an_objects_phase_is_its_status(status: str, phase: str | None, has: bool) -> None:
+    assert Wanted(status=status).has(job(phase=phase)) is has
+
+
+def test_every_phase_and_every_status_of_a_coordinator_can_be_asked_for() -> None:
+    found = [*(("Progressing", reason) for reason in REASONS), *((type_, "R") for type_ in (*TERMINAL, "Suspended"))]
+    at = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+    phases = {job_phase((Condition.model_validate(condition(type_, "True", why) | at),)) for type_, why in found}
+    assert {phase.lower() for phase in phases} | COORDINATORS == STATUSES
+    assert COORDINATORS == STATUSES - OF_OBJECTS
+
+
+async def test_a_name_alone_is_an_object_of_any_kind() -> None:
+    cluster = FakeCluster()
+    await cluster.create(typed(BENCHMARK_JOB, metadata("load", "course"), spec={}))
+    found = await find_object(cluster, "load", "course")
+    assert found is not None
+    assert found.kind == BENCHMARK_JOB
+    assert [await find_object(cluster, name, "course") for name in ("nobody", "No object's name")] == [None, None]
+
+
+async def test_a_name_of_two_kinds_must_say_which() -> None:
+    cluster = FakeCluster()
+    for kind in (GRADING_JOB, BENCHMARK_JOB):
+        await cluster.create(typed(kind, metadata("class", "course"), spec={}))
+    with pytest.raises(Conflict, match="say which: gj/class or bj/class"):
+        await find_object(cluster, "class", "course")
 
 
 @pytest.mark.parametrize("kind", [GRADING_JOB, BENCHMARK_JOB], ids=lambda kind: kind.kind)

@@ -28,7 +28,7 @@ ENVIRON = {
 
 def test_defaults() -> None:
     settings = load(WorkerSettings, "worker", ENVIRON)
-    assert (settings.capacity, settings.prefetch, settings.port, settings.job_uid) == (os.cpu_count(), 2, 8082, "")
+    assert (settings.capacity, settings.prefetch, settings.port, settings.job_uid) == (os.cpu_count(), 2, 0, "")
     assert (settings.transport, settings.pull_interval_s, settings.heartbeat_s) == ("session", 1.0, 0.0)
     assert settings.token_file == Path("/var/run/secrets/espalier/token")
 
