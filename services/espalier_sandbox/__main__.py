@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -19,13 +20,11 @@ from types import FrameType
 from espalier_kit import logs
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
 from espalier_kit.settings import load
-from espalier_sandbox import fitness, landlock, seccomp, server
+from espalier_sandbox import clearing, fitness, landlock, seccomp, server
 from espalier_sandbox.settings import SandboxSettings
 
 log = logging.getLogger("espalier_sandbox")
 _PR_SET_DUMPABLE = 4
-FOLDERS = (Path("/tmp"), Path("/dev/shm"))
-"""Where commands may write: both lie in memory, and their container's limit counts them."""
 DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom"))
 
 
@@ -51,16 +50,20 @@ def main() -> int:
 
 
 def serve(settings: SandboxSettings) -> int:
-    """Until the worker hangs up or the pod ends."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+    """Until the worker hangs up or the pod ends.
+
+    Once commands run, signals are not heard any more, as the kernel keeps those that the first process of a container
+    does not handle from it: they could be the commands' own. The worker, which goes first, is then the one to hear.
+    """
+    _on_signals(_leave)
     problems = fitness.problems(fitness.look(), runtime=settings.runtime)
     door = server.listen(settings.socket)
     log.info("sandbox ready", extra={"problems": list(problems), "runtime": settings.runtime})
     worker = server.let_in(door)
+    _on_signals(signal.SIG_DFL)
     version = confine()
     log.info("sandbox shut", extra={"landlock": version})
-    with worker, contextlib.suppress(ConnectionError):
+    with door, worker, contextlib.suppress(ConnectionError):
         server.serve(worker, problems=problems)
     return 0
 
@@ -71,9 +74,14 @@ def confine() -> int:
     Nothing of our uid may look into this process either.
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    version = landlock.restrict(FOLDERS, DEVICES)
+    version = landlock.restrict(clearing.FOLDERS, DEVICES)
     seccomp.install(seccomp.program(seccomp.machine_now()))
     return version
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

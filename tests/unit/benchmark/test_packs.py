@@ -103,6 +103,8 @@ def test_code_is_found_in_an_answer(text: str, runs: str) -> None:
 class Scripted:
     """A sandbox port that says what it is told, so that what the pack concludes can be seen."""
 
+    processes = 32
+
     def __init__(self, *lines: str, is_timeout: bool = False) -> None:
         self._lines, self._is_timeout = lines, is_timeout
 
