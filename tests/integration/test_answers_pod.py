@@ -15,21 +15,14 @@ import pytest
 from espalier_benchmark.packs import human_eval, reasoning
 from espalier_benchmark.packs.sandboxed import PROCESSES
 from espalier_grading.sandbox_pod import Pod
+from tests.support.answers import RIGHT, SPAWN, UNSEEN, answer
 from tests.support.sandboxes import eventually, sandbox_process
 
 FIRST = "HumanEval/0"
-HEAD = "def has_close_elements(numbers, threshold):\n"
-RIGHT = "    return any(abs(a - b) < threshold for i, a in enumerate(numbers) for b in numbers[:i])"
-UNSEEN = (
-    "import subprocess, sys, time, types\n"
-    "subprocess.sys = types.SimpleNamespace(**{**vars(sys), 'audit': lambda *_: None})\n"
-)
-"""From here on processes start past Python's own audit: the kernel's limits are what is left."""
-SPAWN = "subprocess.Popen(['sleep', '60'], start_new_session=True)"
 HOSTILE = {
     "opens a socket": ("import socket\nsocket.socket()", "opened a socket"),
     "forks without end": ("import os\nwhile True: os.fork()", "started a process"),
-    "starts processes behind Python's back": (f"{UNSEEN}while True: {SPAWN}", "more than 32 processes"),
+    "starts processes behind Python's back": (f"{UNSEEN}\nwhile True: {SPAWN}", "more than 32 processes"),
     "holds threads": (
         "import threading, time\nthreading.stack_size(65536)\n"
         "for _ in range(60): threading.Thread(target=time.sleep, args=(99,)).start()\ntime.sleep(99)",
@@ -43,11 +36,6 @@ HOSTILE = {
     "stops everything": ("import os, signal\nos.kill(-1, signal.SIGKILL)", "No such process"),
     "leaves with success": ("import os\nos._exit(0)", "ended before its tests did"),
 }  # fmt: skip
-
-
-def answer(*lines: str) -> str:
-    body = "\n".join(f"    {line}" for text in lines for line in text.splitlines())
-    return f"```python\n{HEAD}{body}\n```"
 
 
 @pytest.fixture
@@ -92,7 +80,7 @@ async def test_a_hostile_answer_is_stopped_and_the_next_one_is_right(
 ) -> None:
     bad = {}
     for name, (body, why) in HOSTILE.items():
-        (score, said), after = await graded(pod, answer(body), f"```python\n{HEAD}{RIGHT}\n```")
+        (score, said), after = await graded(pod, answer(body), answer(RIGHT))
         if (score, after) != (0.0, (1.0, "")) or why not in said:
             bad[name] = (score, said, after)
     assert bad == {}
@@ -102,7 +90,7 @@ async def test_a_hostile_answer_is_stopped_and_the_next_one_is_right(
 
 LEAVES = (
     "import os",
-    "if os.path.exists('/tmp/0'): " + RIGHT.strip(),
+    "if os.path.exists('/tmp/0'): " + RIGHT,
     "os.makedirs('/tmp/deep/er')",
     "os.chmod('/tmp/deep', 0)",
     "os.chdir('/tmp')",
@@ -123,7 +111,7 @@ FINDS = (
 
 
 async def test_an_answer_finds_nothing_of_the_one_before_it(pod: Pod) -> None:
-    first, second = await graded(pod, answer(*LEAVES, RIGHT.strip()), answer(*FINDS, RIGHT.strip()))
+    first, second = await graded(pod, answer(*LEAVES, RIGHT), answer(*FINDS, RIGHT))
     assert first == (1.0, ""), "it did what it was asked, and more"
     assert second == (1.0, "")
 
@@ -145,7 +133,7 @@ async def test_a_sandbox_that_ends_from_outside_costs_no_answer(
     pod: Pod, place: tuple[str, subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """As the kubelet does it: the container is stopped, and another one takes its place."""
-    slow = answer("import time", "time.sleep(2)", RIGHT.strip())
+    slow = answer("import time", "time.sleep(2)", RIGHT)
     running = asyncio.create_task(graded(pod, slow))
     (await runs(place[1])).kill()
     place[1].wait(10)
