@@ -32,6 +32,7 @@ RESTART_SECONDS = 320.0
 ANSWER_SECONDS = 30.0
 """Past the command's own deadline: the sandbox is gone or was subverted."""
 _RETRY_SECONDS = 0.05
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Pod:
@@ -48,7 +49,7 @@ class Pod:
         self._socket, self._most = socket, most
         self._is_spent = False
         self._patience_s = CONNECT_SECONDS
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._streams: Streams | None = None
         self._turn = asyncio.Lock()
 
     async def run(
@@ -61,14 +62,15 @@ class Pod:
             raise PlatformFault("the bundle's data files do not fit one message to the sandbox", reason="SandboxFailed")
         output = bytearray()
         async with self._turn:
+            self._streams = self._streams or await self._connect()
             try:
-                async with asyncio.timeout(seconds + ANSWER_SECONDS + self._patience_s):
-                    end = await self._ask(request, stdin, files, output)
+                async with asyncio.timeout(seconds + ANSWER_SECONDS):
+                    end = await self._ask(self._streams, request, stdin, files, output)
             except TimeoutError as error:
                 raise PlatformFault("the sandbox did not answer in time", reason="SandboxFailed") from error
         if end.refusal:
             raise PlatformFault(end.refusal, reason="SandboxUnfit")
-        is_lost = self._streams is None
+        is_lost = self._streams is None and not self._is_spent
         return Finished(end.code, bytes(output), end.stderr, end.is_timeout, end.is_out_of_memory, is_lost)
 
     def close(self) -> None:
@@ -77,10 +79,8 @@ class Pod:
             self._streams[1].close()
             self._streams = None
 
-    async def _ask(self, request: Run, stdin: bytes, files: bytes, output: bytearray) -> End:
-        if self._is_spent:
-            raise PlatformFault("the sandbox of this pod is spent", reason="SandboxFailed")
-        reader, writer = self._streams = self._streams or await self._connect()
+    async def _ask(self, streams: Streams, request: Run, stdin: bytes, files: bytes, output: bytearray) -> End:
+        reader, writer = streams
         try:
             for kind, body in ((Kind.RUN, encode(request)), (Kind.STDIN, stdin), (Kind.FILES, files)):
                 writer.write(frame(kind, body))
@@ -97,7 +97,9 @@ class Pod:
             self.close()
             raise
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> Streams:
+        if self._is_spent:
+            raise PlatformFault("the sandbox of this pod is spent", reason="SandboxFailed")
         deadline = time.monotonic() + self._patience_s
         while True:
             try:

@@ -133,7 +133,7 @@ async def test_a_sandbox_that_ends_from_outside_costs_no_answer(
     pod: Pod, place: tuple[str, subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """As the kubelet does it: the container is stopped, and another one takes its place."""
-    slow = answer("import time", "time.sleep(2)", RIGHT)
+    slow = answer("import time", "time.sleep(0.3)", RIGHT)
     running = asyncio.create_task(graded(pod, slow))
     (await runs(place[1])).kill()
     place[1].wait(10)

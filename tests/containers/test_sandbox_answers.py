@@ -22,7 +22,7 @@ from tests.support.answers import SPAWN, UNSEEN, answer, solutions
 from tests.support.completions import completions
 from tests.support.waiting import has, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 MODEL_PORT = 8100
 """Of model servers outside containers, which the policies let generators reach."""
