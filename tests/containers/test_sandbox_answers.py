@@ -37,6 +37,7 @@ HOSTILE = {
 }  # fmt: skip
 """Which of HumanEval's questions is answered so, and how the record then begins to say why it is wrong."""
 ASKED = 10
+JOBS = ("right", "hostile", "gvisor")
 
 
 def scripts() -> dict[str, dict[str, str]]:
@@ -59,9 +60,10 @@ def model(released: Cluster) -> Iterator[str]:
         yield url
 
 
-def asking(namespace: str, name: str, url: str, packs: dict[str, int]) -> Object:
+def asking(namespace: str, name: str, url: str, packs: dict[str, int], **more: Any) -> Object:
     spec = {
-        "targets": [{"endpoint": {"url": url, "model": name}, "maxTokens": 512}],
+        **more,
+        "targets": [{"endpoint": {"url": url, "model": "hostile" if name == "hostile" else "right"}}],
         "accuracy": {"packs": [{"name": pack, "items": items} for pack, items in packs.items()]},
     }
     return typed(BENCHMARK_JOB, metadata(name, namespace), spec=spec)
@@ -72,12 +74,15 @@ async def test_packs_score_as_they_should_and_hostile_answers_harm_nobody(
 ) -> None:
     await client.create(asking(namespace, "right", model, RIGHT))
     await client.create(asking(namespace, "hostile", model, {"humaneval": ASKED}))
-    right, hostile = [await ended(client, namespace, name) for name in ("right", "hostile")]
+    few = {"humaneval": 2, "reasoning-gym:chain_sum": 2}
+    await client.create(asking(namespace, "gvisor", model, few, execution={"sandbox": "gvisor"}))
+    right, hostile, apart = [await ended(client, namespace, name) for name in JOBS]
     assert {found["name"]: found["value"] for found in right["accuracy"]} == dict.fromkeys(RIGHT, 1.0)
     assert {found["name"]: found.get("sandbox") for found in right["accuracy"]} == {
         "humaneval": "container", "reasoning-gym:chain_sum": "container", "bfcl:simple": None, "bfcl:parallel": None,
     }  # fmt: skip
     assert (right["sandbox"], right["validity"]["verdict"]) == ("container", "Valid")
+    assert [(found["value"], found["sandbox"]) for found in apart["accuracy"]] == [(1.0, "gvisor")] * 2
     records = await answers_of(released, client, namespace, hostile)
     for number, record in enumerate(records):
         expected = HOSTILE[number][1] if number in HOSTILE else ""
@@ -108,7 +113,7 @@ async def nobody_was_harmed(client: Client, namespace: str) -> None:
     assert has_condition(node, "Ready")
     assert not [kind for kind in ("MemoryPressure", "DiskPressure", "PIDPressure") if has_condition(node, kind)]
     pods = (await client.list(POD, namespace, labels="app.kubernetes.io/component=worker")).items
-    assert len(pods) == 2
+    assert len(pods) == len(JOBS)
     for pod in pods:
         status = pod["status"]
         found = [*status["containerStatuses"], *status["initContainerStatuses"]]
