@@ -17,14 +17,17 @@ _TICK_S = 0.05
 
 
 class Watch:
-    """Calls `kill` once, and says why. `most` processes and threads at once; 0: as many as the pod may have."""
+    """Calls `kill` when there is a reason, which is `why`.
+
+    `most` processes and threads at once; 0: as many as the pod may have.
+    """
 
     def __init__(self, worker: socket.socket, *, most: int, kill: Callable[[], None]) -> None:
         self._worker, self._most, self._kill = worker, most, kill
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.why = ""
-        """Why it was ended; empty while it was not."""
+        """Empty while there is no reason."""
 
     def __enter__(self) -> Watch:
         self._thread.start()
