@@ -36,7 +36,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Pod:
-    """The pod's sandbox. It lets one worker in, once: keep one of these per process.
+    """The pod's sandbox. It lets one worker in at a time: keep one of these per process.
 
     A command that has more than `most` processes and threads at once is ended; 0: the kubelet's podPidsLimit alone
     holds it.
@@ -74,7 +74,7 @@ class Pod:
         return Finished(end.code, bytes(output), end.stderr, end.is_timeout, end.is_out_of_memory, is_lost)
 
     def close(self) -> None:
-        """Hang up: the sandbox ends."""
+        """Hang up: what runs there ends."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None

@@ -27,5 +27,5 @@ def sandbox(
 
 @cache
 def _pod(most: int) -> Pod:
-    """One per process: the pod's sandbox lets a worker in once."""
+    """One per process: the pod's sandbox lets one worker in."""
     return Pod(SOCKET, most=most)

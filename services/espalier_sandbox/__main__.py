@@ -16,6 +16,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from espalier_kit import logs
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
@@ -40,7 +41,7 @@ def main() -> int:
         if arguments.check_settings:
             print("settings are right")  # noqa: T201 - the answer asked for
             return 0
-        return serve(settings)
+        serve(settings)
     except Misconfigured as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one sentence a person must see
         return EXIT_MISCONFIGURED
@@ -49,23 +50,22 @@ def main() -> int:
         return 1
 
 
-def serve(settings: SandboxSettings) -> int:
-    """Until the worker hangs up or the pod ends.
+def serve(settings: SandboxSettings) -> NoReturn:
+    """Until the pod ends; when a worker hangs up, nothing of what ran is left, and another may come.
 
     Once commands run, signals are not heard any more, as the kernel keeps those that the first process of a container
     does not handle from it: they could be the commands' own. The worker, which goes first, is then the one to hear.
     """
     _on_signals(_leave)
     problems = fitness.problems(fitness.look(), runtime=settings.runtime)
-    door = server.listen(settings.socket)
-    log.info("sandbox ready", extra={"problems": list(problems), "runtime": settings.runtime})
-    worker = server.let_in(door)
-    _on_signals(signal.SIG_DFL)
     version = confine()
-    log.info("sandbox shut", extra={"landlock": version})
-    with door, worker, contextlib.suppress(ConnectionError):
-        server.serve(worker, problems=problems)
-    return 0
+    log.info("sandbox ready", extra={"problems": list(problems), "runtime": settings.runtime, "landlock": version})
+    while True:
+        with server.listen(settings.socket) as door, server.let_in(door) as worker:
+            _on_signals(signal.SIG_DFL)
+            with contextlib.suppress(ConnectionError):
+                server.serve(worker, problems=problems)
+        _on_signals(_leave)
 
 
 def confine() -> int:

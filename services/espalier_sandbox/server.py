@@ -1,7 +1,7 @@
 """The sandbox's side of the socket: one worker is let in, the door is shut behind it, its commands run one by one.
 
-The name of the door stays taken for as long as this process lives: a command that could listen there would be given the
-next command's request, and answer it.
+The name of the door stays taken while commands run: one that could listen there would be given the next command's
+request, and answer it.
 """
 
 from __future__ import annotations

@@ -144,11 +144,16 @@ async def test_a_sandbox_that_ends_from_outside_costs_no_answer(
         pod.close()
 
 
-async def test_a_worker_that_hangs_up_ends_what_runs(pod: Pod, place: tuple[str, subprocess.Popen[str]]) -> None:
-    running = asyncio.create_task(graded(pod, answer("import time", "time.sleep(60)"), seconds=60))
-    await runs(place[1])
+async def test_a_worker_that_hangs_up_ends_what_runs_and_finds_an_empty_place_later(
+    pod: Pod, place: tuple[str, subprocess.Popen[str]]
+) -> None:
+    leaves = "open('/tmp/left', 'w')"
+    running = asyncio.create_task(graded(pod, answer(leaves, "import time", "time.sleep(60)"), seconds=60))
+    sandbox = await runs(place[1])
     running.cancel()
-    assert await asyncio.to_thread(place[1].wait, 10) == 0
+    await eventually(lambda: not sandbox.children(), "ended")
+    looks = answer("import os", "assert not os.path.exists('/tmp/left')", RIGHT)
+    assert await graded(pod, looks) == [(1.0, "")]
 
 
 async def test_an_answer_in_its_scorer_reaches_no_other_answer(pod: Pod) -> None:
