@@ -31,7 +31,11 @@ def main(stage: str) -> None:
         install("--no-deps", f"--target={CODE}", *map(str, (BUILD / "source").glob("*.whl")))
         compile_all(CODE)
     else:
-        install(f"--constraint={BUILD / 'constraints.txt'}", f"--requirement={BUILD / 'requirements' / stage}.txt")
+        pins = f"--constraint={BUILD / 'constraints.txt'}"
+        install(pins, f"--requirement={BUILD / 'requirements' / stage}.txt")
+        data = BUILD / "requirements" / f"{stage}-data.txt"
+        if data.is_file():
+            install(pins, "--no-deps", f"--requirement={data}")
         compile_all(SITE)
 
 

@@ -71,6 +71,9 @@ class AccuracyFigures(Model):
     abstained: int = 0
     kappa: float | None = Field(default=None, description="Agreement of the judge with itself, positions swapped.")
     cost: float | None = None
+    sandbox: str | None = Field(
+        default=None, description="Where answers run to be scored: what confined them (`execution.sandbox`)."
+    )
 
 
 class ValidityReason(Model):

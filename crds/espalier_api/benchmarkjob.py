@@ -56,6 +56,17 @@ class Generators(Workers):
     )
 
 
+class AnswerExecution(Model):
+    """How answers run that have to, to be scored. They never run on Macs, and never unconfined."""
+
+    sandbox: Literal["bubblewrap", "container", "gvisor"] | None = Field(
+        default=None,
+        description="What confines an answer: `bubblewrap` in the generators; `container`, a container of its own"
+        " beside each, emptied between two answers; `gvisor`, the same with the pod on gVisor. If not said: `container`"
+        " where Linux nodes run containers, else `bubblewrap`.",
+    )
+
+
 class TaskEdge(Model):
     """A task that must come first."""
 
@@ -93,7 +104,10 @@ class TemplateRef(Model):
     parameters: tuple[TemplateParameter, ...] = Field(default=(), max_length=64)
 
 
-_IMMUTABLE = ("targets", "load", "dataset", "accuracy", "slo", "gate", "limits", "cache", "tasks", "templateRef")
+_IMMUTABLE = (
+    "targets", "load", "dataset", "accuracy", "execution", "slo", "gate", "limits", "cache", "tasks", "templateRef",
+)  # fmt: skip
+_SANDBOX = "has(self.execution) && has(self.execution.sandbox)"
 
 
 _OF_MEASURES = ("dataset", "slo", "limits")
@@ -116,6 +130,7 @@ class BenchmarkJobSpec(Model):
     load: Load | None = None
     dataset: Dataset | None = None
     accuracy: Accuracy | None = None
+    execution: AnswerExecution | None = None
     slo: Slo | None = None
     gate: tuple[Gate, ...] = Field(default=(), max_length=16, description="What decides the condition Passed.")
     limits: Limits | None = None
@@ -167,6 +182,23 @@ class BenchmarkJobSpec(Model):
             message="humaneval runs what the model wrote, and that never runs on Macs: use placement linux",
         ),
         Rule(
+            rule=f"!({_SANDBOX}) || has(self.accuracy) || !has(self.load)",
+            message="execution.sandbox confines answers, and load alone has none: add accuracy, or remove execution",
+        ),
+        Rule(
+            rule=f"!({_SANDBOX}) || self.generators.placement == 'linux'",
+            message="what a model wrote never runs on Macs: remove execution.sandbox, or use placement linux",
+        ),
+        Rule(
+            rule=f"!({_SANDBOX}) || self.execution.sandbox == 'bubblewrap' || !has(self.generators.pool)",
+            message="execution.sandbox container and gvisor make pods for this job alone: leave out generators.pool",
+        ),
+        Rule(
+            rule=f"!({_SANDBOX}) || self.execution.sandbox != 'gvisor' || !has(self.load)",
+            message="gVisor's network is not the node's, and would be measured: put load and execution.sandbox gvisor"
+            " into two jobs",
+        ),
+        Rule(
             rule="self.generators.placement == oldSelf.generators.placement"
             " && (!has(self.load) || self.generators.replicas == oldSelf.generators.replicas)",
             message="generators cannot change after creation, they start together: apply a new BenchmarkJob",
@@ -198,6 +230,9 @@ class BenchmarkJobStatus(JobStatus):
     headline: Headline | None = None
     targets: tuple[TargetFigures, ...] | None = None
     accuracy: tuple[AccuracyFigures, ...] | None = None
+    sandbox: str | None = Field(
+        default=None, description="What confines answers that run: as the spec says, or as the nodes were."
+    )
     validity: Validity | None = None
     min_detectable_effect: float | None = Field(
         default=None, description="Two targets: the smallest relative difference of e2e that this run would find."

@@ -32,7 +32,11 @@ ACCURACY = "benchmark.accuracy"
 REPORT = "benchmark.report"
 COMPARE = "benchmark.compare"
 
+EVALUATION = "evaluation"
+"""A workflow's task that asks a pack."""
+
 JUDGE_ROLE = "judge"
+AnswerSandbox = Literal["bubblewrap", "container", "gvisor"]
 
 REJECTIONS = (
     "UnknownPack", "TargetUnreachable", "NoLogProbabilities", "BadDataset", "ImpossibleObjective", "BadLoad",
@@ -48,6 +52,11 @@ TALLY_ADMITTED = "admitted"
 TALLY_REQUESTS = "requests"
 TALLY_ITEMS = "items"
 """Requests that generators have ended and questions that were answered, as their tasks finish."""
+
+
+def runs_answers(pack: str) -> bool:
+    """Whether what a model answers to the pack of that name is run, or run by its scorer."""
+    return pack.partition(":")[0] in ("humaneval", "reasoning-gym")
 
 
 def target_role(number: int) -> str:
@@ -110,6 +119,7 @@ class BenchmarkSettings(Model):
     generators: int = 1
     cache: bool = False
     placement: Literal["linux", "mlx"] = "linux"
+    sandbox: AnswerSandbox = Field(default="bubblewrap", description="What confines answers that run.")
 
 
 class GenerateTask(Model):

@@ -51,9 +51,10 @@ _TABLE = (
     ),
     Reason(
         "SandboxUnavailable",
-        "No node can run submissions in the sandbox that execution.sandbox names; nothing weaker is taken instead.",
+        "No node can run submissions or answers in the sandbox that execution.sandbox names, or no node is there to "
+        "choose one; nothing weaker is taken instead.",
         "Do what the message names: a Linux node with a container runtime, and for gvisor a RuntimeClass gvisor that "
-        "fits one; or apply a new GradingJob with another sandbox. The job goes on by itself.",
+        "fits one; or apply a new job with another sandbox. The job goes on by itself.",
     ),
     Reason("Running", "Tasks are running.", "Nothing to do."),
     Reason(

@@ -41,9 +41,9 @@ class ReachTask(Model):
     judges: tuple[Judge, ...]
 
 
-def sandbox_tags(execution: Execution) -> tuple[str, ...]:
-    """What a worker must offer to run a submission's code: nothing, or that it is a one-shot pod of this kind."""
-    return (f"sandbox/{execution.sandbox}",) if execution.sandbox in ("container", "gvisor") else ()
+def sandbox_tags(sandbox: str | None) -> tuple[str, ...]:
+    """What a worker must offer to run code of others: nothing, or that its pod has such a sandbox in it."""
+    return (f"sandbox/{sandbox}",) if sandbox in ("container", "gvisor") else ()
 
 
 class SubmissionTask(Model):

@@ -31,6 +31,7 @@ from espalier_kube.objects import is_owned_by, secret_bytes
 from espalier_operator import reading
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
+from espalier_operator.plan import answers
 from espalier_operator.plan.conditions import is_terminal
 from espalier_operator.plan.facts import (
     ComparedRun,
@@ -49,7 +50,8 @@ from espalier_operator.plan.facts import (
 )
 from espalier_operator.plan.kinds import JOB_KINDS, fallbacks, field_of, model_refs, worker_name
 from espalier_operator.plan.models import contender, macs_of, template_name
-from espalier_operator.plan.sandbox import GVISOR, runtime_problem, sandbox_names
+from espalier_operator.plan.sandbox import sandbox_names
+from espalier_operator.plan.sidecar import GVISOR, runtime_problem
 from espalier_operator.work import Work
 
 LONG_DOWN_S = 120
@@ -102,10 +104,12 @@ class Observer:
         judges, fallback, problem = await self._judges(job)
         nodes, now = tuple(self._cache.all(NODE)), self._clock.now()
         sandboxes = tuple(self._sandboxes(job))
+        sandbox = answers.chosen(job, nodes)
         pods = tuple(self._worker_pods(job, {live.uid for live in (worker, *sandboxes) if live is not None}))
         return JobFacts(
             obj=obj, job=job, ca_pem=self._authority.ca_pem, worker=worker, sandboxes=sandboxes,
-            sandbox_problem=await self._sandbox_problem(job, nodes, is_handed_over=view is not None),
+            sandbox=sandbox,
+            sandbox_problem=None if view is not None else await self._sandbox_problem(job, sandbox, nodes),
             lost_pods=tuple(lost for pod in pods if (lost := reading.lost_pod(pod)) is not None),
             stranded_pods=reading.stranded_pods(pods, reading.away_nodes(nodes, now), now),
             judges=judges, fallback=fallback, reference_problem=problem,
@@ -177,14 +181,15 @@ class Observer:
                 if live is not None and is_owned_by(live, job.metadata.uid):
                     yield reading.worker(live)
 
-    async def _sandbox_problem(self, job: Job, nodes: tuple[Object, ...], *, is_handed_over: bool) -> Problem | None:
-        if not isinstance(job, GradingJob) or is_handed_over:
-            return None
+    async def _sandbox_problem(self, job: Job, chosen: str | None, nodes: tuple[Object, ...]) -> Problem | None:
+        sandbox = job.spec.execution.sandbox if isinstance(job, GradingJob) else chosen
+        if sandbox is None and answers.waits_for_nodes(job):
+            return answers.NOBODY_KNOWS
         runtime_class = None
-        if job.spec.execution.sandbox == "gvisor":
+        if sandbox == "gvisor":
             with suppress(NotFound):
                 runtime_class = await self._cluster.get(RUNTIME_CLASS, GVISOR)
-        return runtime_problem(job.spec.execution, nodes, runtime_class)
+        return runtime_problem(sandbox, nodes, runtime_class)
 
     def _compared_runs(self, obj: Object) -> Iterator[ComparedRun]:
         if obj["kind"] != "BenchmarkComparison":

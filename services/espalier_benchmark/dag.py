@@ -18,7 +18,9 @@ from espalier_api.benchmarktasks import (
     DatasetSettings,
     GenerateTask,
     PackSettings,
+    runs_answers,
 )
+from espalier_api.tasks import sandbox_tags
 from espalier_benchmark.plan import attempt_s
 from espalier_kit.execution import Dependency, TaskSpec, When
 
@@ -123,6 +125,7 @@ def _questions(
                     ACCURACY,
                     task.wire(),
                     (Dependency(LOADED_KEY), *before),
+                    tags=sandbox_tags(settings.sandbox) if each.pack and runs_answers(each.pack.name) else (),
                     cache="read-write" if settings.cache else "",
                 )
             )

@@ -52,9 +52,9 @@ def target_figures(
 
 
 def accuracy_figures(
-    target: str, name: str, records: Sequence[ItemRecord], *, price: Price | None
+    target: str, name: str, records: Sequence[ItemRecord], *, price: Price | None, sandbox: str | None = None
 ) -> tuple[AccuracyFigures, ...]:
-    """A pack's or evaluator's figure; coherence comes with readability."""
+    """A pack's or evaluator's figure; coherence comes with readability. `sandbox` is where answers ran, if they did."""
     scored = [record for record in records if record.score is not None]
     cost = sum(
         cost_of(price, prompt_tokens=r.prompt_tokens, output_tokens=r.output_tokens) for r in records if not r.is_cached
@@ -71,6 +71,7 @@ def accuracy_figures(
         abstained=len(records) - len(scored),
         kappa=_kappa(records) if name == "judge" else None,
         cost=cost if price else None,
+        sandbox=sandbox,
     )
     return (found, _readability(target, records)) if name == "coherence" else (found,)
 

@@ -172,9 +172,10 @@ def _bounded(found: dict[str, Any]) -> str:
 
 
 def _answers(figures: list[dict[str, Any]]) -> Table:
-    table = Table("answers", "of", "measure", "items", "value", "95 %", box=None)
+    table = Table("answers", "of", "measure", "items", "value", "95 %", "sandbox", box=None)
     for each in figures:
         value = each.get("value")
         cells = ["-", "-"] if value is None else [f"{value:.3g}", escape(f"[{each['low']:.3g}, {each['high']:.3g}]")]
+        cells.append(each.get("sandbox") or "-")
         table.add_row(escape(each["name"]), escape(each["target"]), each["metric"], str(each["items"]), *cells)
     return table

@@ -150,6 +150,10 @@ def from_file(wish: Wish) -> Measured:
     """A BenchmarkJob's spec as the operator would hand it over. Raises `Misconfigured` for what only a cluster can."""
     assert wish.file is not None
     name, spec = _spec(wish.file)
+    if spec.execution is not None and spec.execution.sandbox in ("container", "gvisor"):
+        raise Misconfigured(
+            f"execution.sandbox {spec.execution.sandbox} needs a pod: leave it out, answers run under bubblewrap here"
+        )
     servers = [_endpoint(wish, target, target_role(number)) for number, target in enumerate(spec.targets)]
     accuracy, packs = spec.accuracy, tuple[PackSettings, ...]()
     if accuracy is not None:

@@ -38,10 +38,11 @@ def submission_tasks(settings: GradingSettings, entry: Entry) -> tuple[TaskSpec,
 
     intake, execute = f"intake/{name}", f"execute/{name}"
     judges = {judge: f"judge/{name}/{judge}" for judge in JUDGES}
+    tags = sandbox_tags(settings.execution.sandbox)
     ends = tuple(Dependency(key, When.FINISHED) for key in (intake, execute, *judges.values()))
     return (
         TaskSpec(intake, "grading.intake", payload(folder=entry.folder, archive=entry.archive)),
-        TaskSpec(execute, "grading.execute", payload(), (Dependency(intake),), tags=sandbox_tags(settings.execution)),
+        TaskSpec(execute, "grading.execute", payload(), (Dependency(intake),), tags=tags),
         *(
             TaskSpec(key, "grading.judge", payload(judge=judge), (Dependency(intake), Dependency(execute)))
             for judge, key in judges.items()

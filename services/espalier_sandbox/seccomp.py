@@ -1,8 +1,9 @@
 """A seccomp filter that leaves a program files, processes and memory, and takes the rest of the machine away.
 
 Classic BPF, put together by hand, since it needs no privilege and no library: sockets other than AF_UNIX, new
-namespaces, other processes' memory, mounts, keys, tracing and the kernel's rarely tried corners are refused with an
-errno that the program sees. Whoever installs it cannot take it off, nor can any child.
+namespaces, other processes' memory, mounts, keys, tracing, memory and messages that outlive who made them, and the
+kernel's rarely tried corners are refused with an errno that the program sees. Whoever installs it cannot take it off,
+nor can any child.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "mount": (165, 40),
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
+    "mq_open": (240, 180),
+    "msgget": (68, 186),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "open_tree": (428, 428),
@@ -71,10 +74,12 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "quotactl_fd": (443, 443),
     "reboot": (169, 142),
     "request_key": (249, 218),
+    "semget": (64, 190),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),
     "setns": (308, 268),
     "settimeofday": (164, 170),
+    "shmget": (29, 194),
     "swapoff": (168, 225),
     "swapon": (167, 224),
     "syslog": (103, 116),

@@ -1,7 +1,12 @@
-"""The sandbox's side of the socket: one worker is let in, the door is shut behind it, its commands run one by one."""
+"""The sandbox's side of the socket: one worker is let in, the door is shut behind it, its commands run one by one.
+
+The name of the door stays taken while commands run: one that could listen there would be given the next command's
+request, and answer it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 from espalier_kit.errors import Misconfigured, Permanent
@@ -23,7 +28,8 @@ def listen(name: str) -> socket.socket:
 def let_in(door: socket.socket) -> socket.socket:
     """The first to come, before anything else runs here; afterwards nobody can knock any more."""
     worker, _ = door.accept()
-    door.close()
+    with contextlib.suppress(OSError):  # gVisor knows no such thing: there a knock waits and is never heard
+        door.shutdown(socket.SHUT_RDWR)
     return worker
 
 
@@ -38,7 +44,7 @@ def serve(worker: socket.socket, *, problems: tuple[str, ...]) -> None:
         stdin, files = _body(worker, Kind.STDIN), _body(worker, Kind.FILES)
         if stdin is None or files is None:
             return
-        end = End(refusal=refusal) if refusal else running.run(run_from(body), stdin, files, output)
+        end = End(refusal=refusal) if refusal else running.run(run_from(body), stdin, files, output, worker=worker)
         worker.sendall(frame(Kind.END, encode(end)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -33,13 +33,17 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A command for the sandbox; `files` are unpacked into `folder`, which is made for it."""
+    """A command for the sandbox; `files` are unpacked into `folder`, which is made for it.
+
+    With more than `processes` processes and threads at once it is ended; 0: no bound but the pod's.
+    """
 
     command: tuple[str, ...]
     folder: str
     environment: dict[str, str]
     seconds: float
     output_bytes: int
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def run_from(body: bytes) -> Run:
     """The request. Raises `Permanent`."""
     value = _read(Run, body)
     assert isinstance(value, Run)
-    return Run(tuple(value.command), value.folder, value.environment, value.seconds, value.output_bytes)
+    return replace(value, command=tuple(value.command))
 
 
 def end_from(body: bytes) -> End:

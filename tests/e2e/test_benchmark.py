@@ -145,6 +145,7 @@ async def test_questions_with_known_answers_are_asked(platform, namespace) -> No
     await apply(platform, namespace, example("accuracy"))
     job = await complete(platform, namespace, "how-right")
     (found,) = job["status"]["accuracy"]
+    assert (found["sandbox"], job["status"]["sandbox"]) == ("bubblewrap", "bubblewrap"), "these nodes run processes"
     assert (found["name"], found["items"], found["metric"]) == ("reasoning-gym:chain_sum", 6, "share")
     assert 0 <= found["low"] <= found["high"] <= 1
     assert found["low"] - 1e-9 <= found["value"] <= found["high"] + 1e-9

@@ -116,3 +116,14 @@ def test_too_little_is_told_in_a_sentence(arguments: tuple[object, ...], says: s
     done = CliRunner().invoke(app, ["benchmark", *map(str, arguments)], env={"COLUMNS": "200"})
     assert done.exit_code in (1, 78)
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("sandbox", ["container", "gvisor"])
+def test_what_needs_a_pod_is_not_run_in_something_weaker(tmp_path: Path, sandbox: str) -> None:
+    endpoint = {"endpoint": {"url": "http://127.0.0.1:9", "model": "m"}}
+    spec = {"targets": [endpoint], "accuracy": {"packs": [{"name": "humaneval"}]}, "execution": {"sandbox": sandbox}}
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump({"kind": "BenchmarkJob", "metadata": {"name": "x"}, "spec": spec}))
+    done = CliRunner().invoke(app, ["benchmark", "run", str(file)], env={"COLUMNS": "200"})
+    assert done.exit_code in (1, 78)
+    assert f"execution.sandbox {sandbox} needs a pod" in done.stderr

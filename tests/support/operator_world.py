@@ -76,6 +76,11 @@ def comparison(name: str = "gate", **spec: Any) -> Object:
     return typed(BENCHMARK_COMPARISON, metadata(name, NAMESPACE), spec={**body, **spec})
 
 
+def linux_node(name: str = "linux-1", **labels: str) -> Object:
+    """A kubelet's node; with the label `SIMULATED` an agent's, which runs processes."""
+    return typed(NODE, metadata(name, None, labels={NODE_KIND: "linux", **labels}), spec={})
+
+
 class Memory:
     """An artifact store that only remembers."""
 

@@ -21,11 +21,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @contextlib.contextmanager
 def sandbox_process(
-    folder: Path, *, runtime: str = "container", is_writable: bool = False
+    folder: Path, *, runtime: str = "container", is_writable: bool = False, socket: str = ""
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The socket, and the process (as seen from outside). `is_writable`: its root, as no container's should be."""
+    """The socket (a given one, or one of its own), and the process (as seen from outside). `is_writable`: its root, as
+    no container's should be.
+    """
     (folder / "data").mkdir(exist_ok=True)
-    socket = f"espalier-test-{secrets.token_hex(4)}"
+    socket = socket or f"espalier-test-{secrets.token_hex(4)}"
     command = _container(folder, is_writable=is_writable)
     settings = {"ESPALIER_SANDBOX_SOCKET": socket, "ESPALIER_SANDBOX_RUNTIME": runtime}
     for name, value in settings.items():
@@ -37,8 +39,9 @@ def sandbox_process(
         yield socket, process
     finally:
         # With the container's first process the kernel ends all others; bubblewrap's own end would not reach it.
-        for child in psutil.Process(process.pid).children():
-            child.kill()
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children():
+                child.kill()
         process.communicate(timeout=10)
 
 

@@ -93,7 +93,9 @@ def numbers(facts: BenchmarkJobFacts, view: JobView, now: datetime) -> dict[str,
     share = view.fraction or (view.counts.finished / view.counts.total if view.counts.total else 0.0)
     elapsed = (now - facts.job.status.start_time).total_seconds() if facts.job.status.start_time else 0.0
     left = round(elapsed * (1 - share) / share) if view.state == "running" and share > 0 and elapsed > 0 else None
-    fields: dict[str, Any] = {"progress_percent": min(99, int(share * 100)), "estimated_seconds_left": left}
+    fields: dict[str, Any] = {
+        "progress_percent": min(99, int(share * 100)), "estimated_seconds_left": left, "sandbox": facts.sandbox,
+    }
     return fields if is_measured(facts.job) else {**fields, "results": _results(view)}
 
 

@@ -8,6 +8,7 @@ from espalier_api.benchmarktasks import (
     ADMIT,
     JUDGE_ROLE,
     AccuracySettings,
+    AnswerSandbox,
     AskSettings,
     BenchmarkSettings,
     DatasetSettings,
@@ -15,7 +16,9 @@ from espalier_api.benchmarktasks import (
     target_role,
 )
 from espalier_api.modelref import ServerRef
+from espalier_api.tasks import sandbox_tags
 from espalier_kit.execution import Dependency, TaskSpec, When
+from espalier_operator.plan.answers import runs_task
 from espalier_operator.plan.facts import BenchmarkJobFacts
 from espalier_operator.plan.kinds import named_targets
 from espalier_operator.plan.models import endpoints, is_whole
@@ -65,15 +68,19 @@ def _gang(spec: BenchmarkJobSpec) -> int:
 
 def _tasks(facts: BenchmarkJobFacts) -> tuple[TaskSpec, ...]:
     if is_measured(facts.job):
-        return (TaskSpec(key=ADMIT_KEY, type=ADMIT, payload=settings(facts).wire()),)
-    return tuple(_task(task) for task in facts.job.spec.tasks)
+        return (TaskSpec(
+            key=ADMIT_KEY, type=ADMIT, payload=settings(facts).wire(), tags=sandbox_tags(facts.sandbox)
+        ),)
+    return tuple(_task(task, facts.sandbox) for task in facts.job.spec.tasks)
 
 
-def _task(task: WorkflowTask) -> TaskSpec:
+def _task(task: WorkflowTask, sandbox: AnswerSandbox | None) -> TaskSpec:
+    runs = sandbox is not None and runs_task(task)
     return TaskSpec(
-        key=task.name, type=task.type, payload=task.payload or {},
+        key=task.name, type=task.type, payload={**(task.payload or {}), **({"sandbox": sandbox} if runs else {})},
         depends_on=tuple(Dependency(edge.task, When(edge.when)) for edge in task.depends_on),
-        timeout_s=task.timeout_seconds, retries=task.retries, tags=task.required_tags, resources=task.resources or {},
+        timeout_s=task.timeout_seconds, retries=task.retries,
+        tags=(*task.required_tags, *(sandbox_tags(sandbox) if runs else ())), resources=task.resources or {},
         cache="" if task.cache == "none" else task.cache,
     )
 
@@ -89,6 +96,7 @@ def settings(facts: BenchmarkJobFacts) -> BenchmarkSettings:
         job=facts.job.metadata.name, targets=targets, load=spec.load, trace=digests.get("load.trace.source"),
         dataset=_dataset(facts), accuracy=_accuracy(facts), slo=spec.slo, limits=spec.limits,
         generators=spec.generators.replicas, cache=spec.cache != "none", placement=spec.generators.placement,
+        sandbox=facts.sandbox or "bubblewrap",
     )
 
 

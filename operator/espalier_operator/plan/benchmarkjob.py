@@ -10,7 +10,7 @@ from espalier_operator.plan.life import Life
 
 
 def _problem(facts: JobFacts[BenchmarkJob]) -> Problem | None:
-    """Names of targets that would be mixed up, and limits for targets that are not there."""
+    """Names of targets that would be mixed up, limits for targets that are not there, a sandbox that no node has."""
     spec = facts.job.spec
     names = [name for name, _ in named_targets(facts.job)]
     if len(set(names)) < len(names):
@@ -18,7 +18,7 @@ def _problem(facts: JobFacts[BenchmarkJob]) -> Problem | None:
     unknown = next((gate.target for gate in spec.gate if gate.target is not None and gate.target not in names), None)
     if unknown is not None:
         return Problem("BadTargets", f"gate: there is no target {unknown}; the targets are {', '.join(names)}")
-    return None
+    return facts.sandbox_problem
 
 
 LIFE: Life[BenchmarkJob] = Life(

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from espalier_api.benchmarkcomparison import BenchmarkComparison
 from espalier_api.benchmarkjob import BenchmarkJob
+from espalier_api.benchmarktasks import AnswerSandbox
 from espalier_api.gradingjob import GradingJob
 from espalier_api.modelserver import ModelServer
 from espalier_kit.execution import ModelEndpoint
@@ -179,8 +180,10 @@ class JobFacts(Generic[J_co]):
     worker: WorkerFacts | None = None
     sandboxes: tuple[WorkerFacts, ...] = ()
     """Jobs of one-shot pods (`plan.sandbox`) that exist."""
+    sandbox: AnswerSandbox | None = None
+    """Of a benchmark: what confines its answers that run (`plan.answers`)."""
     sandbox_problem: Problem | None = None
-    """Why no node could run such pods, where the job wants them."""
+    """Why no node could run pods with the job's sandbox in them, where it wants some."""
     lost_pods: tuple[LostPod, ...] = ()
     stranded_pods: tuple[StrandedPod, ...] = ()
     judges: tuple[JudgeFacts, ...] = ()

@@ -43,7 +43,7 @@ def submission(facts: GradingJobFacts) -> JobRequest:
     )
     reach = _reach(facts)
     admit = TaskSpec(
-        key=ADMIT_KEY, type=ADMIT, payload=settings.wire(), tags=sandbox_tags(job.spec.execution),
+        key=ADMIT_KEY, type=ADMIT, payload=settings.wire(), tags=sandbox_tags(job.spec.execution.sandbox),
         depends_on=tuple(Dependency(task.key) for task in reach),
     )
     return JobRequest(

@@ -146,9 +146,10 @@ def _running(life: Life[J], facts: JobFacts[J]) -> Stage:
 def _go_on(life: Life[J], facts: JobFacts[J], stage: Stage, now: datetime, settings: OperatorSettings) -> Plan:
     suspend = not stage.has_workers
     children = worker_children(
-        facts.obj, facts.job, settings=settings, ca_pem=facts.ca_pem, suspend=suspend, live=facts.worker
-    )
-    changes, deletions = worker_changes(facts.job, facts.worker, suspend=suspend)
+        facts.obj, facts.job, settings=settings, ca_pem=facts.ca_pem, suspend=suspend, live=facts.worker,
+        sandbox=facts.sandbox,
+    )  # fmt: skip
+    changes, deletions = worker_changes(facts.job, facts.worker, suspend=suspend, sandbox=facts.sandbox)
     more = life.pods(facts, settings, suspend)
     wished = status.going_on(
         life, facts, now, progressing=stage.progressing, reason=stage.reason, message=stage.message,
@@ -187,7 +188,7 @@ def _after_end(facts: JobFacts[Job], now: datetime) -> Plan:
     changes: tuple[Change, ...] = ()
     if facts.worker is not None and not facts.worker.is_finished and not facts.worker.suspended:
         if now - ended_at > timedelta(seconds=DRAIN_S):
-            changes, _ = worker_changes(facts.job, facts.worker, suspend=True)
+            changes, _ = worker_changes(facts.job, facts.worker, suspend=True, sandbox=facts.sandbox)
         else:
             recheck = min(recheck or DRAIN_S + 1, DRAIN_S + 1)
     current = facts.job.status.model_copy(update={"observed_generation": facts.job.metadata.generation})

@@ -1,24 +1,22 @@
 """One-shot pods for submissions' code: a Job that keeps a pool of them warm, each for one task.
 
-A pod is a worker that takes one task, with the coordinator's token, and beside it the sandbox that runs the code, under
-another user, without token, network or writable root. Two Jobs follow each other, as a Job must know its number of
+A pod is a worker that takes one task, with the coordinator's token, and beside it the sandbox that runs the code
+(`plan.sidecar`). Two Jobs follow each other, as a Job must know its number of
 completions when it is made: one pod for the admission, then one per submission. More pods than tasks do no harm: what
 is left over waits, and goes with its Job when the grading has ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from espalier_api.gradingjob import Execution, GradingJob
-from espalier_api.names import NODE_KIND, SIMULATED
-from espalier_api.tasks import TALLY_EXECUTED, TALLY_SUBMISSIONS, sandbox_tags
+from espalier_api.gradingjob import GradingJob
+from espalier_api.names import NODE_KIND
+from espalier_api.tasks import TALLY_EXECUTED, TALLY_SUBMISSIONS
 from espalier_kit.digest import value_digest
 from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED
 from espalier_kube.cluster import JOB, Object
 from espalier_kube.objects import (
-    UNPRIVILEGED,
     container_security,
     metadata,
     owner_labels,
@@ -27,22 +25,18 @@ from espalier_kube.objects import (
     typed,
     value_env,
 )
-from espalier_operator.plan.facts import GradingJobFacts, Job, JobFacts, Problem
+from espalier_operator.plan.facts import GradingJobFacts, Job, JobFacts
 from espalier_operator.plan.outcome import Change, Deletion, Followed
 from espalier_operator.plan.pods import TOKEN_DIR, authority_config_map, credentials_volume, with_overrides
 from espalier_operator.plan.quantity import parse_bytes
+from espalier_operator.plan.sidecar import is_pod, with_sandbox
 from espalier_operator.plan.workers import GRACE_S, WORKERS_HASH, worker_environment
 from espalier_operator.settings import OperatorSettings
 from espalier_rpc.views import JobView
 
-GVISOR = "gvisor"
-"""The RuntimeClass."""
 ADMISSION, EXECUTION = "grading.admit", "grading.execute"
 EXIT_AGAIN = 75
 """A one-shot worker's code for a task that comes again (`espalier_worker.once`): another pod, at no cost."""
-SCRATCH_BYTES = 256 * 2**20
-OVERHEAD_BYTES = 256 * 2**20
-"""The sandbox's own processes, and what a kernel needs before a submission asks for anything."""
 _ATTEMPTS = 4
 """Pods that one completion may cost before the Job gives up: killed nodes and containers, on average."""
 
@@ -57,11 +51,6 @@ class Wanted:
     parallelism: int
 
 
-def uses_pods(execution: Execution) -> bool:
-    """Whether submissions run in pods of their own."""
-    return bool(sandbox_tags(execution))
-
-
 def sandbox_names(job: str) -> tuple[str, str]:
     """The names of a job's two sandbox Jobs; the second is also their ServiceAccount's."""
     return f"{job}-admission", f"{job}-sandbox"
@@ -69,7 +58,7 @@ def sandbox_names(job: str) -> tuple[str, str]:
 
 def wanted(job: GradingJob, view: JobView | None) -> Wanted | None:
     """Which of the two, and how large; None where no code is left to run."""
-    if not uses_pods(job.spec.execution):
+    if not is_pod(job.spec.execution.sandbox):
         return None
     admission, sandbox = sandbox_names(job.metadata.name)
     if view is None or TALLY_SUBMISSIONS not in view.tallies:
@@ -125,32 +114,6 @@ def _changes(facts: GradingJobFacts, *, suspend: bool) -> tuple[tuple[Change, ..
     return tuple(changes), tuple(deletions)
 
 
-def runtime_problem(execution: Execution, nodes: Iterable[Object], runtime_class: Object | None) -> Problem | None:
-    """Why no node could run the pods; `runtime_class` is RuntimeClass gvisor, None where there is none."""
-    if not uses_pods(execution):
-        return None
-    able = [node for node in nodes if _runs_containers(node)]
-    field = f"execution.sandbox {execution.sandbox}"
-    if not able:
-        return Problem("SandboxUnavailable", f"{field}: no Linux node here runs containers")
-    if execution.sandbox != "gvisor":
-        return None
-    if runtime_class is None:
-        return Problem("SandboxUnavailable", f"{field}: the cluster has no RuntimeClass {GVISOR}")
-    selector = (runtime_class.get("scheduling") or {}).get("nodeSelector") or {}
-    if not any(selector.items() <= (node["metadata"].get("labels") or {}).items() for node in able):
-        labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
-        said = f"{field}: no Linux node has the labels of RuntimeClass {GVISOR} ({labels})"
-        return Problem("SandboxUnavailable", said)
-    return None
-
-
-def _runs_containers(node: Object) -> bool:
-    """A kubelet's node of ours; those of our agents say whether they are simulated, and run processes."""
-    labels = node["metadata"].get("labels") or {}
-    return labels.get(NODE_KIND) == "linux" and SIMULATED not in labels
-
-
 def _hash(job: GradingJob) -> str:
     pod = job.spec.workers.pod
     return value_digest({"execution": job.spec.execution.wire(), "pod": pod.wire() if pod else {}})[:16]
@@ -180,9 +143,6 @@ def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSetting
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_S,
         "nodeSelector": {NODE_KIND: "linux"},
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
-            {"matchExpressions": [{"key": SIMULATED, "operator": "DoesNotExist"}]}
-        ]}}},
         "tolerations": [],
         # A node that is lost takes as few of them with it as can be.
         "topologySpreadConstraints": [{
@@ -191,53 +151,29 @@ def _template(job: GradingJob, labels: dict[str, str], settings: OperatorSetting
         }],
         "securityContext": pod_security(),
         "containers": [_worker(job, settings, type_)],
-        "initContainers": [_sandbox(job.spec.execution, settings)],
-        "volumes": [
-            credentials_volume(),
-            {"name": "tmp", "emptyDir": {}},
-            # In memory: there the kernel itself bounds the size.
-            {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": str(SCRATCH_BYTES)}},
-        ],
+        "volumes": [credentials_volume(), {"name": "tmp", "emptyDir": {}}],
     }
-    if job.spec.execution.sandbox == "gvisor":
-        spec["runtimeClassName"] = GVISOR
+    execution = job.spec.execution
+    template = with_sandbox(
+        {"metadata": {"labels": labels}, "spec": spec}, execution.sandbox,
+        memory_bytes=parse_bytes(execution.memory), settings=settings,
+    )  # fmt: skip
     # Resources of the shared workers are another matter: a pod here holds one submission.
-    return with_overrides(
-        {"metadata": {"labels": labels}, "spec": spec}, overrides and overrides.model_copy(update={"resources": None})
-    )
+    return with_overrides(template, overrides and overrides.model_copy(update={"resources": None}))
 
 
 def _worker(job: GradingJob, settings: OperatorSettings, type_: str) -> Object:
-    environment = {"ESPALIER_WORKER_TYPES": type_, "ESPALIER_WORKER_TAGS": ",".join(sandbox_tags(job.spec.execution))}
     return {
         "name": "worker",
         "image": settings.worker_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["espalier-worker"],
         "args": ["--once"],
-        "env": [*worker_environment(job, settings), *value_env(environment)],
+        "env": [*worker_environment(job, settings), *value_env({"ESPALIER_WORKER_TYPES": type_})],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "credentials", "mountPath": TOKEN_DIR, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
-    }
-
-
-def _sandbox(execution: Execution, settings: OperatorSettings) -> Object:
-    """A sidecar, so that it is there before the worker and goes after it. Its memory holds its files too."""
-    memory = parse_bytes(execution.memory) + SCRATCH_BYTES + OVERHEAD_BYTES
-    return {
-        "name": "sandbox",
-        "image": settings.worker_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "restartPolicy": "Always",
-        "command": ["espalier-sandbox"],
-        "env": value_env({"ESPALIER_SANDBOX_RUNTIME": execution.sandbox}),
-        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": str(memory)}},
-        "securityContext": {
-            **container_security(), "runAsUser": UNPRIVILEGED + 1, "runAsGroup": UNPRIVILEGED + 1,
-        },
-        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
     }

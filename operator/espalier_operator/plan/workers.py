@@ -19,6 +19,7 @@ from espalier_kube.objects import (
     service_account,
     value_env,
 )
+from espalier_operator.plan.answers import ANSWER_BYTES
 from espalier_operator.plan.facts import Job, Problem, WorkerFacts
 from espalier_operator.plan.kinds import worker_name, workers_of
 from espalier_operator.plan.outcome import Change, Deletion
@@ -31,6 +32,7 @@ from espalier_operator.plan.pods import (
     with_overrides,
     with_resources,
 )
+from espalier_operator.plan.sidecar import is_pod, with_sandbox
 from espalier_operator.settings import OperatorSettings
 
 WORKERS_HASH = "espalier.dev/workers-hash"
@@ -39,15 +41,19 @@ PORT = 8082
 GRACE_S = 30
 
 
-def workers_hash(workers: Workers) -> str:
+def workers_hash(workers: Workers, sandbox: str | None = None) -> str:
     """Changes when the pods themselves must change; `replicas` may change in place."""
-    return value_digest({"capacity": workers.capacity, "pod": workers.pod.wire() if workers.pod else {}})[:16]
+    made_of = {"capacity": workers.capacity, "pod": workers.pod.wire() if workers.pod else {}}
+    return value_digest({**made_of, "sandbox": sandbox} if is_pod(sandbox) else made_of)[:16]
 
 
 def worker_children(
-    obj: Object, job: Job, *, settings: OperatorSettings, ca_pem: str, suspend: bool, live: WorkerFacts | None
+    obj: Object, job: Job, *, settings: OperatorSettings, ca_pem: str, suspend: bool, live: WorkerFacts | None,
+    sandbox: str | None = None,
 ) -> tuple[Object, ...]:
     """What must exist for the workers. A Job that exists is changed by `worker_changes`, never applied again.
+
+    `sandbox` is what confines code of others in them: a container beside each where it is one (`plan.sidecar`).
 
     A shared pool's workers are there already: the chart makes them, and an autoscaler or a person says how many.
     """
@@ -60,17 +66,19 @@ def worker_children(
     children = (authority_config_map(namespace, ca_pem), account)
     if live is not None:
         return children
-    annotations = {WORKERS_HASH: workers_hash(workers)}
+    annotations = {WORKERS_HASH: workers_hash(workers, sandbox)}
     meta = metadata(name, namespace, labels=labels, annotations=annotations, owner=obj)
     template = with_overrides(_template(job, labels, settings), workers.pod)
     if template["spec"]["nodeSelector"][NODE_KIND] == "linux":
         template = with_resources(template, settings.worker_resources)
+    if sandbox is not None and is_pod(sandbox):
+        template = with_sandbox(template, sandbox, memory_bytes=ANSWER_BYTES, settings=settings)
     made = indexed_job(meta, replicas=workers.replicas, suspend=suspend, template=template)
     return (*children, made)
 
 
 def worker_changes(
-    job: Job, live: WorkerFacts | None, *, suspend: bool
+    job: Job, live: WorkerFacts | None, *, suspend: bool, sandbox: str | None = None
 ) -> tuple[tuple[Change, ...], tuple[Deletion, ...]]:
     """How the existing Job follows: in place where Kubernetes allows it, else it goes and is made again."""
     namespace, replicas = job.metadata.namespace, workers_of(job).replicas
@@ -78,7 +86,7 @@ def worker_changes(
         return (), ()
     if live.is_finished:  # the coordinator dismissed its workers, but there is work again
         return (), (Deletion(JOB, live.name, namespace, live.uid),)
-    if live.workers_hash != workers_hash(workers_of(job)):
+    if live.workers_hash != workers_hash(workers_of(job), sandbox):
         return (), (Deletion(JOB, live.name, namespace, live.uid),)
     if (live.suspended, live.replicas) == (suspend, replicas):
         return (), ()

@@ -19,6 +19,7 @@ from espalier_benchmark.executors.common import asker, faults, payload, source
 from espalier_benchmark.items import Item
 from espalier_benchmark.packs.catalog import open_pack
 from espalier_benchmark.packs.model import Pack, first
+from espalier_benchmark.packs.sandboxed import sandbox_of
 from espalier_benchmark.questions import Identity, ItemRecord, Journal, to_lines
 from espalier_kit.execution import Context, Outcome, Result, Task
 
@@ -124,7 +125,7 @@ def _identity(ask: AskSettings, template: str) -> Identity:
 
 
 async def _of_pack(desk: Desk, wanted: PackSettings) -> list[ItemRecord]:
-    pack = await _open(wanted, desk.context)
+    pack = await _open(wanted, desk)
     task = desk.wanted
     questions = first(pack.questions(), count=wanted.items)[task.first : task.first + task.count]
     answers = await desk.each([question.item for question in questions], desk.answer)
@@ -137,9 +138,13 @@ async def _of_pack(desk: Desk, wanted: PackSettings) -> list[ItemRecord]:
     ]
 
 
-async def _open(wanted: PackSettings, context: Context) -> Pack:
-    file = await source(context.artifacts, wanted.file, f"accuracy.packs.{wanted.name}") if wanted.file else None
-    return await asyncio.to_thread(open_pack, wanted.name, file=file, items=wanted.items, seed=wanted.seed)
+async def _open(wanted: PackSettings, desk: Desk) -> Pack:
+    store = desk.context.artifacts
+    file = await source(store, wanted.file, f"accuracy.packs.{wanted.name}") if wanted.file else None
+    return await asyncio.to_thread(
+        open_pack, wanted.name, file=file, items=wanted.items, seed=wanted.seed,
+        sandbox=sandbox_of(desk.wanted.settings.sandbox),
+    )  # fmt: skip
 
 
 async def _of_texts(desk: Desk, stack: AsyncExitStack) -> list[ItemRecord]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-from espalier_api.benchmarktasks import TALLY_ADMITTED, AskSettings, BenchmarkSettings
+from espalier_api.benchmarktasks import TALLY_ADMITTED, AskSettings, BenchmarkSettings, runs_answers
 from espalier_benchmark import dag, plan
 from espalier_benchmark.asking import Asker, Away, Said
 from espalier_benchmark.evaluators.texts import read_texts
@@ -15,7 +15,8 @@ from espalier_benchmark.executors.common import CLOCK, faults, of_role, payload,
 from espalier_benchmark.executors.loading import items_of, pattern_of, schedule_of
 from espalier_benchmark.items import Item
 from espalier_benchmark.packs.catalog import open_pack
-from espalier_benchmark.packs.model import Confined, Pack, first, runs_answers
+from espalier_benchmark.packs.model import Confined, Pack, first
+from espalier_benchmark.packs.sandboxed import sandbox_of
 from espalier_benchmark.schedule import Arrival
 from espalier_kit.execution import Context, EvaluatorFault, ModelEndpoint, PlatformFault, Result, Task
 
@@ -69,7 +70,10 @@ async def _question_sets(settings: BenchmarkSettings, context: Context) -> list[
     found = []
     for wanted in settings.accuracy.packs:
         file = await source(context.artifacts, wanted.file, f"accuracy.packs.{wanted.name}") if wanted.file else None
-        pack = await asyncio.to_thread(open_pack, wanted.name, file=file, items=wanted.items, seed=wanted.seed)
+        pack = await asyncio.to_thread(
+            open_pack, wanted.name, file=file, items=wanted.items, seed=wanted.seed,
+            sandbox=sandbox_of(settings.sandbox),
+        )  # fmt: skip
         count = len(first(pack.questions(), count=wanted.items))
         await _check_sandbox(pack, settings)
         known = wanted.model_copy(update={"items": count, "template": pack.manifest.template_sha256})

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from espalier_api.benchmarktasks import AnswerSandbox, runs_answers
 from espalier_api.meta import Model
 from espalier_benchmark.asking import Asker
 from espalier_benchmark.client import Style
@@ -25,6 +26,7 @@ from espalier_benchmark.items import Item, in_turn, synthetic
 from espalier_benchmark.measure import Summary, summarise
 from espalier_benchmark.packs.catalog import open_pack
 from espalier_benchmark.packs.model import first
+from espalier_benchmark.packs.sandboxed import sandbox_of
 from espalier_benchmark.records import Record
 from espalier_benchmark.schedule import Bounds, Concurrency, schedule
 from espalier_kit.execution import Context, EvaluatorFault, ModelEndpoint, Result, Task
@@ -58,6 +60,7 @@ class EvaluationPayload(_Ask):
     pack: str
     items: int = Field(default=20, ge=1, le=1000)
     pack_seed: int = 0
+    sandbox: AnswerSandbox = Field(default="bubblewrap", description="The operator fills in the job's own.")
 
 
 class MultimodalPayload(_Ask):
@@ -101,7 +104,9 @@ async def evaluation(task: Task, context: Context) -> Result:
     """Questions with known answers to one server."""
     wanted = _read(EvaluationPayload, task.payload)
     with faults():
-        pack = await asyncio.to_thread(open_pack, wanted.pack, items=wanted.items, seed=wanted.pack_seed)
+        pack = await asyncio.to_thread(
+            open_pack, wanted.pack, items=wanted.items, seed=wanted.pack_seed, sandbox=sandbox_of(wanted.sandbox)
+        )
         questions = first(pack.questions(), count=wanted.items)
         async with _asker(wanted, context) as asker:
             answers = []
@@ -111,7 +116,9 @@ async def evaluation(task: Task, context: Context) -> Result:
         grades = await pack.grade(answers)
     right = sum(grade.is_right for grade in grades)
     low, high = intervals.share(right, len(grades))
-    value = {"pack": wanted.pack, "items": len(grades), "right": right, "share": right / len(grades)}
+    value: dict[str, Any] = {"pack": wanted.pack, "items": len(grades), "right": right, "share": right / len(grades)}
+    if runs_answers(wanted.pack):
+        value["sandbox"] = wanted.sandbox
     return Result(value={**value, "low": low, "high": high}, tallies={"items": float(len(grades))})
 
 

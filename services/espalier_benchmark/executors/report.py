@@ -15,6 +15,7 @@ from espalier_api.benchmarktasks import (
     BenchmarkSettings,
     BenchmarkValue,
     GenerateValue,
+    runs_answers,
 )
 from espalier_benchmark import figures, plan
 from espalier_benchmark.budget import cost_of
@@ -147,7 +148,8 @@ def _made(settings: BenchmarkSettings, found: _Found, manifests: tuple[Manifest,
         figure
         for (target, name), records in sorted(found.items.items())
         for figure in figures.accuracy_figures(
-            settings.targets[target].name, name, records, price=settings.targets[target].price
+            settings.targets[target].name, name, records, price=settings.targets[target].price,
+            sandbox=settings.sandbox if runs_answers(name) else None,
         )
     )
     validity = _validity(settings, found)

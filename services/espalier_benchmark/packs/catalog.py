@@ -10,7 +10,8 @@ from espalier_benchmark.packs.human_eval import HumanEval
 from espalier_benchmark.packs.ifeval import ifeval
 from espalier_benchmark.packs.model import Pack
 from espalier_benchmark.packs.reasoning import DEFAULT_ITEMS, ReasoningGym
-from espalier_grading.sandbox import Bubblewrap, Sandbox
+from espalier_benchmark.packs.sandboxed import sandbox_of
+from espalier_grading.sandbox import Sandbox
 from espalier_kit.errors import Misconfigured
 
 _FROM_FILES: Mapping[str, Callable[[bytes], Pack]] = {"gsm8k": gsm8k, "mmlu": mmlu, "ifeval": ifeval}
@@ -21,7 +22,7 @@ def open_pack(
     name: str, *, file: bytes | None = None, items: int | None = None, seed: int = 0, sandbox: Sandbox | None = None
 ) -> Pack:
     """The pack of that name. Raises `Misconfigured`: UnknownPack, BadDataset, PackNotInstalled, PackChanged."""
-    confined = sandbox or Bubblewrap()
+    confined = sandbox or sandbox_of("bubblewrap")
     kind, _, detail = name.partition(":")
     if kind in _FROM_FILES and not detail:
         if file is None:

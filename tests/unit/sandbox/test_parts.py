@@ -69,6 +69,13 @@ def test_the_filter_call_by_call(
     assert verdict(machine, read, audit=0x40000003) == KILL, "another architecture's numbers"
 
 
+@pytest.mark.parametrize(
+    ("machine", "numbers"), [(X86, (29, 64, 68, 240)), (ARM, (194, 190, 186, 180))], ids=["x86_64", "aarch64"]
+)
+def test_no_memory_and_no_message_outlives_who_made_it(machine: seccomp.Machine, numbers: tuple[int, ...]) -> None:
+    assert {verdict(machine, number) for number in numbers} == {refused(errno.EPERM)}
+
+
 def test_the_second_table_of_x86_64_leads_nowhere() -> None:
     assert verdict(X86, 0x40000000 | 41, 2) == refused(errno.EPERM)
 
@@ -118,7 +125,7 @@ def test_the_kernels_own_count_of_processes_ended_for_want_of_memory(text: str, 
 
 
 def test_requests_and_answers_survive_the_socket() -> None:
-    run = wire.Run(("python", "x"), "/tmp/a", {"PATH": "/bin"}, 9.5, 100)
+    run = wire.Run(("python", "x"), "/tmp/a", {"PATH": "/bin"}, 9.5, 100, 32)
     assert wire.run_from(wire.encode(run)) == run
     end = wire.End(-9, "gone", is_timeout=True, is_out_of_memory=True)
     assert wire.end_from(wire.encode(end)) == end
