@@ -28,6 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples/benchmark"
 SECONDS = 120
+TRIES = 4
 
 
 def example(name: str, **replaced: str) -> str:
@@ -135,27 +136,25 @@ async def test_a_comparison_is_a_gate_that_an_equal_server_passes_and_a_slower_o
 ) -> None:
     old, new, slow = (TimedServer(steady(scale)) for scale in (1.0, 1.0, 1.6))
     async with old.serving() as before, new.serving() as after, slow.serving() as slower:
-        equal = {"http://127.0.0.1:11434": before, "http://127.0.0.1:11435": after}
-        planted = {
-            "http://127.0.0.1:11434": before, "http://127.0.0.1:11435": slower,
-            "old-and-new": "old-and-slow", "old-or-new": "old-or-slow",
-        }
-        await apply(platform, namespace, example("compare", **equal))
-        await apply(platform, namespace, example("compare", **planted))
-        waiting = await until(
-            platform.cluster, BENCHMARK_COMPARISON, namespace, "old-or-new",
-            has("Progressing", "False", "WaitingForRuns"), timeout_s=SECONDS, what="WaitingForRuns",
+        good, bad, _ = await asyncio.gather(
+            compared(platform, namespace, "equal", before, after),
+            compared(platform, namespace, "worse", before, slower),
+            waits_for_its_runs(platform, namespace, "equal-0", "equal-runs-0"),
         )
-        assert "old-and-new" in condition(waiting, "Progressing")["message"]
-        said = explanation(await gather(platform.cluster, "old-or-new", namespace, BENCHMARK_COMPARISON))
-        assert "WaitingForRuns" in said.sentence
-        good, bad = [await compared(platform, namespace, name) for name in ("old-or-new", "old-or-slow")]
-    assert good["verdict"] in ("Passed", "Improved"), good
-    assert bad["verdict"] == "Regressed", bad
-    kubectl("-n", namespace, "wait", "--for=condition=Passed", "bmc/old-or-new", "--timeout=5s")
-    kubectl("-n", namespace, "wait", "--for=condition=Passed=False", "bmc/old-or-slow", "--timeout=5s")
+    assert good["status"]["verdict"] in ("Passed", "Improved"), good["status"]
+    assert bad["status"]["verdict"] == "Regressed", bad["status"]
+    for job in (good, bad):
+        status = job["status"]
+        assert condition(job, "Passed")["reason"] == status["verdict"]
+        assert (status["interleaved"], status["metric"]) == (True, "e2e")
+        (difference,) = status["differences"]
+        assert (difference["metric"], difference["samples"]) == ("e2e", 8)
+        assert difference["low"] <= difference["delta"] <= difference["high"]
+    passed, refused = (f"bmc/{job['metadata']['name']}" for job in (good, bad))
+    kubectl("-n", namespace, "wait", "--for=condition=Passed", passed, "--timeout=5s")
+    kubectl("-n", namespace, "wait", "--for=condition=Passed=False", refused, "--timeout=5s")
     with pytest.raises(AssertionError, match="timed out waiting for the condition"):
-        kubectl("-n", namespace, "wait", "--for=condition=Passed", "bmc/old-or-slow", "--timeout=1s")
+        kubectl("-n", namespace, "wait", "--for=condition=Passed", refused, "--timeout=1s")
 
 
 def steady(scale: float) -> Callable[[int], Timing]:
@@ -163,18 +162,34 @@ def steady(scale: float) -> Callable[[int], Timing]:
     return lambda number: Timing(0.1 * scale, 0.007 * scale, 8)
 
 
-async def compared(platform: Any, namespace: str, name: str) -> Object:
-    """The status of a valid, interleaved comparison; its conditions and its interval say the same as its verdict."""
-    job = await complete(platform, namespace, name, BENCHMARK_COMPARISON)
-    status: Object = job["status"]
-    assert condition(job, "Passed")["reason"] == status["verdict"], status
-    assert (status["interleaved"], status["metric"]) == (True, "e2e")
-    (difference,) = status["differences"]
-    assert (difference["metric"], difference["samples"]) == ("e2e", 8)
-    assert difference["low"] <= difference["delta"] <= difference["high"]
-    told = [found for found in ("Improved", "Regressed", "Inconclusive") if condition(job, found)["status"] == "True"]
-    assert told == [status["verdict"]] * (status["verdict"] != "Passed")
-    return status
+async def compared(platform: Any, namespace: str, name: str, old: str, new: str) -> Object:
+    """The comparison of these two servers by a valid run. One that a busy machine made invalid is measured again."""
+    for number in range(TRIES):
+        runs, comparison = f"{name}-runs-{number}", f"{name}-{number}"
+        addresses = {"http://127.0.0.1:11434": old, "http://127.0.0.1:11435": new}
+        await apply(
+            platform, namespace, example("compare", **addresses, **{"old-and-new": runs, "old-or-new": comparison})
+        )
+        job = await complete(platform, namespace, comparison, BENCHMARK_COMPARISON)
+        if condition(job, "Passed")["reason"] != "InvalidRun":
+            return job
+        assert condition(job, "Passed")["status"] == "False"
+    raise AssertionError(f"{name}: the machine was too busy for a valid run, {TRIES} times")
+
+
+async def waits_for_its_runs(platform: Any, namespace: str, comparison: str, runs: str) -> None:
+    """What it says while they run."""
+    await until(
+        platform.cluster, BENCHMARK_JOB, namespace, runs, has("Progressing", "True", "Running"), timeout_s=SECONDS,
+        what="Running",
+    )
+    waiting = await until(
+        platform.cluster, BENCHMARK_COMPARISON, namespace, comparison, has("Progressing", "False", "WaitingForRuns"),
+        timeout_s=SECONDS, what="WaitingForRuns",
+    )
+    assert runs in condition(waiting, "Progressing")["message"]
+    said = explanation(await gather(platform.cluster, comparison, namespace, BENCHMARK_COMPARISON))
+    assert "WaitingForRuns" in said.sentence
 
 
 async def test_questions_with_known_answers_are_asked(platform, namespace) -> None:
