@@ -30,7 +30,6 @@ READY_S = 60.0
 EXECUTION = {"sandbox": "container", "kernelTimeoutSeconds": 60, "memory": "512Mi", "warmPods": 2}
 EXECUTE = "grading.execute"
 
-FRESH_S = 60.0
 LOOK_S = 0.2
 SLOWED = 1.5
 """Through a slow cable a judge's median call takes at least so many times as long as the other judge's."""
@@ -149,17 +148,18 @@ async def counted_once(platform: Platform, job: Job, done: Object, students: int
 
 
 async def _begun_on(platform: Platform, job: Job, node: str) -> None:
-    """Return as soon as a worker there begins to execute a notebook: it runs for seconds, so the cut finds it at it."""
-    async with asyncio.timeout(FRESH_S):
-        before = await _executing(platform, job, node)
-        while not (now := await _executing(platform, job, node)) - before:
-            before &= now
-            await asyncio.sleep(LOOK_S)
+    """Return as soon as a pod there begins to execute a notebook: it runs for seconds, so the cut finds it at it."""
+    before = await _executing(platform, job, node)
+    end = time.monotonic() + START_S
+    while not (now := await _executing(platform, job, node)) - before:
+        assert time.monotonic() < end, f"no notebook was begun on {node} within {START_S:.0f} s"
+        before &= now
+        await asyncio.sleep(LOOK_S)
 
 
 async def _executing(platform: Platform, job: Job, node: str) -> set[tuple[str, int]]:
-    """Attempts of tasks that execute a notebook and are leased to a worker of that node."""
-    pods = (await platform.cluster.list(POD, job.namespace, labels="app.kubernetes.io/component=worker")).items
+    """Attempts of tasks that execute a notebook and are leased to a pod of that node."""
+    pods = (await platform.cluster.list(POD, job.namespace)).items
     there = {pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") == node}
     return {
         (task["key"], task["attempts"]) for task in await _tasks(platform, job)
