@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from bench.runner import Options, Result, Scenario, from_json, page, scenarios, to_json
+from bench.pictures import svg
+from bench.runner import Options, Result, Scenario, from_json, page, picture_file, scenarios, to_json
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "performance"
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(scenario: Scenario, options: argparse.Namespace) -> Result:
-    result = scenario.run(Options(quick=options.quick, seed=options.seed))
+    result = replace(scenario.run(Options(quick=options.quick, seed=options.seed)), is_quick=options.quick)
     for name, f in result.metrics.items():
         print(f"{scenario.name}: {name} {f.median:,.6g} {f.unit} ({f.min:,.6g} to {f.max:,.6g}, n={result.n})")
     for name, value in result.ratios.items():
@@ -44,6 +46,9 @@ def _performance(known: dict[str, Scenario], options: argparse.Namespace) -> Non
         for scenario in known.values():
             (RESULTS / f"{scenario.name}.json").write_text(to_json(_run(scenario, options)))
     results = [from_json(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    for result in results:
+        for name, picture in result.pictures.items():
+            (RESULTS / picture_file(result, name)).write_text(svg(picture))
     PAGE.write_text(page(results, {s.name: s.summary for s in known.values()}))
     print(f"wrote {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
 

@@ -10,17 +10,20 @@ from pathlib import Path
 
 from bench import worker_processes
 from bench.coordinator_process import CoordinatorProcess
+from bench.curve import best, curve
 from bench.load import TYPE, Book, NoOpWorker, submit, view, work
 from bench.peers.comparison import compare
-from bench.runner import Options, Result, Scenario, machine, repeat
+from bench.runner import Figure, Options, Result, Scenario, machine, repeat
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 UID = "bench"
 PAYLOAD = b'{"text":"' + b"x" * 180 + b'"}'
 TASKS = 60_000
 QUICK_TASKS = 5_000
-PEER_TASKS, QUICK_PEER_TASKS = 5_000, 300
-"""Peers are slower by orders; so many take each some seconds."""
+PEER_TASKS, QUICK_PEER_TASKS = 15_000, 300
+"""Of each, ours and theirs, where the coordinator stands beside task queues; the slowest takes some 15 s."""
+CURVE_TASKS, QUICK_CURVE_TASKS = 20_000, 1_000
+"""Of each point of the curve."""
 SHAPES = ((16, 16), (8, 100), (64, 4))
 """(sessions, tasks in flight in each)."""
 
@@ -75,40 +78,57 @@ async def _kill_in_the_middle(process: CoordinatorProcess, book: Book, tasks: in
 
 
 def run(options: Options) -> Result:
-    """All shapes without a kill, then the first with one."""
-    tasks, n = (QUICK_TASKS, 1) if options.quick else (TASKS, 5)
-    warmup = 0 if options.quick else 1
-    metrics = {}
+    """All shapes without a kill, the first with one, the curve once, then beside task queues."""
+    tasks, peer_tasks, points = (
+        (QUICK_TASKS, QUICK_PEER_TASKS, QUICK_CURVE_TASKS) if options.quick else (TASKS, PEER_TASKS, CURVE_TASKS)
+    )
+    warmup, n = (0, 1) if options.quick else (1, 5)
+    metrics = _shapes(tasks, warmup=warmup, n=n) | _killed(tasks, n=n)
+    picture = curve(
+        lambda sessions, window: once(tasks=points, sessions=sessions, window=window, kill=False)()["rate"]
+    )
+    top, rate = best(picture)
+    metrics[f"best of the curve: {top}"] = Figure(rate, rate, rate, "tasks/s")
+    against = compare(
+        lambda: worker_processes.measure(tasks=peer_tasks, payload=PAYLOAD),
+        lambda: once(tasks=peer_tasks, sessions=8, window=100, kill=False)()["whole"],
+        tasks=peer_tasks, n=n, warmup=0,
+    )
+    note = (f"{tasks} tasks with payloads of {len(PAYLOAD)} bytes over TLS on loopback, SQLite with synchronous=FULL; "
+            "a task counts when its Ack, which follows the commit, has arrived. The load runs on the same machine and "
+            f"speaks the protocol only. Each point of the curve is one run of {points} tasks. Peers: results stored, "
+            "Redis with appendfsync always, JetStream with sync always, tasks acknowledged after they ran; "
+            f"{against.note}")
+    return Result("coordinator", machine(), options.seed, warmup, n, metrics | dict(against.metrics),
+                  ratios=against.ratios, peers=against.peers, note=note, pictures={"curve": picture})
 
-    def once(sessions: int, window: int, kill: bool) -> Callable[[], Mapping[str, float]]:
-        return lambda: asyncio.run(measure(tasks=tasks, sessions=sessions, window=window, kill=kill))
 
+def once(*, tasks: int, sessions: int, window: int, kill: bool) -> Callable[[], Mapping[str, float]]:
+    """One run, to be repeated."""
+    return lambda: asyncio.run(measure(tasks=tasks, sessions=sessions, window=window, kill=kill))
+
+
+def _shapes(tasks: int, *, warmup: int, n: int) -> dict[str, Figure]:
+    metrics: dict[str, Figure] = {}
     for sessions, window in SHAPES:
-        figures = repeat(once(sessions, window, False), warmup=warmup, n=n,
+        figures = repeat(once(tasks=tasks, sessions=sessions, window=window, kill=False), warmup=warmup, n=n,
                          units={"rate": "tasks/s", "submitted": "tasks/s"})
         metrics[f"{sessions} sessions x {window} in flight"] = figures["rate"]
         metrics.setdefault("bulk submit", figures["submitted"])
+    return metrics
+
+
+def _killed(tasks: int, *, n: int) -> dict[str, Figure]:
     sessions, window = SHAPES[0]
-    figures = repeat(once(sessions, window, True), warmup=0, n=n, units={
+    figures = repeat(once(tasks=tasks, sessions=sessions, window=window, kill=True), warmup=0, n=n, units={
         "rate": "tasks/s", "away": "s", "again": "tasks", "lost": "tasks", "doubled": "tasks",
     })
-    metrics[f"{sessions} x {window}, kill -9 and restart in the middle"] = figures["rate"]
-    metrics["from kill -9 to the next ack"] = figures["away"]
-    metrics["executed again after the kill"] = figures["again"]
-    metrics["lost"], metrics["doubled"] = figures["lost"], figures["doubled"]
-    against = compare(
-        lambda: worker_processes.measure(tasks=tasks // 4, payload=PAYLOAD),
-        lambda: asyncio.run(measure(tasks=tasks // 2, sessions=8, window=100, kill=False))["whole"],
-        tasks=QUICK_PEER_TASKS if options.quick else PEER_TASKS, n=n, warmup=0,
-    )
-    metrics |= against.metrics
-    note = (f"{tasks} tasks with payloads of {len(PAYLOAD)} bytes over TLS on loopback, SQLite with synchronous=FULL; "
-            "a task counts when its Ack, which follows the commit, has arrived. The load runs on the same machine. "
-            "The curve's load speaks the protocol only; beside task queues two espalier-workers run an executor. "
-            "Peers: two worker processes, results stored, Redis with appendfsync always, JetStream with sync always, "
-            f"{PEER_TASKS} tasks each, acknowledged after they ran.")
-    return Result("coordinator", machine(), options.seed, warmup, n, metrics,
-                  ratios=against.ratios, peers=against.peers, note=note)
+    return {
+        f"{sessions} x {window}, kill -9 and restart in the middle": figures["rate"],
+        "from kill -9 to the next ack": figures["away"],
+        "executed again after the kill": figures["again"],
+        "lost": figures["lost"], "doubled": figures["doubled"],
+    }
 
 
 SCENARIO = Scenario("coordinator", "Durable tasks per second, with kill -9 and restart in the middle", run)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from bench.local_up import memory_mib, timed_up
-from bench.runner import Options, Result, Scenario, machine, repeat
+from bench.runner import Figure, Options, Result, Scenario, figure, machine, repeat
 from espalier_local import building, recipe, remains
 from espalier_local.addresses import Cables
 from espalier_local.cluster import Cluster, down, up
@@ -35,16 +35,18 @@ _CHANGED = "services/espalier_kit/clock.py"
 
 
 def run(options: Options) -> Result:
-    """Up, change, down, n times; the images of this checkout are built before."""
+    """Up, change, down, n times; the images of this checkout are built before. Once, images from nothing."""
     warmup, n = (0, 1) if options.quick else (1, N)
     built = building.ensure(places_from(os.environ), Silent())
     metrics = repeat(_measure, warmup=warmup, n=n, units=UNITS)
+    metrics |= {} if options.quick else _from_nothing()
     sizes = ", ".join(f"{image.name.rpartition('/')[2]} {image.packed_bytes / 1e6:.0f} MB" for image in built.images)
     return Result(
         scenario=SCENARIO.name, machine=machine(), seed=options.seed, warmup=warmup, n=n, metrics=metrics,
         note="etcd, API server, controller manager, scheduler, CoreDNS, metrics-server; a Linux node with kubelet,"
         " containerd, kube-proxy and the policy filter; two Macs' agents; operator and coordinator in containers."
-        f" Images, compressed: {sizes}. No peer.",
+        f" Images, compressed: {sizes}. From nothing is once, into an empty cache: Debian's and Python's packages are"
+        " fetched; the first image makes the layers that the others share. No peer.",
     )
 
 
@@ -59,6 +61,19 @@ def _measure() -> Mapping[str, float]:
         return dict(zip(UNITS, (nodes_s, all_s, changed_s, total, contained), strict=True))
     finally:
         down(name, places, Silent())
+
+
+def _from_nothing() -> Mapping[str, Figure]:
+    """Seconds of each image's build where no layer is there, and of all of it, the base from Debian included."""
+    places = places_from(os.environ)
+    places.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="from-nothing-", dir=places.cache) as scratch:
+        places = replace(places, cache=Path(scratch))
+        started = time.monotonic()
+        built = building.ensure(places, Silent())
+        whole = time.monotonic() - started
+    seconds = {f"from nothing: espalier-{program}": took for program, took in built.seconds.items()}
+    return {name: figure([took], "s") for name, took in {**seconds, "from nothing: all images": whole}.items()}
 
 
 def _changed(cluster: Cluster, places: Places) -> float:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import bench
+from bench.pictures import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ class Result:
     peers: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     """What a reader must know to judge the numbers, in a sentence."""
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    """By the name that their file has after the scenario's."""
+    is_quick: bool = False
+    """Measured with `--quick`: the shape is the scenario's, the numbers of repetitions and tasks are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,14 @@ def to_json(result: Result) -> str:
 def from_json(text: str) -> Result:
     """Read a result file."""
     fields = json.loads(text)
-    return Result(**{**fields, "metrics": {name: Figure(**f) for name, f in fields["metrics"].items()}})
+    figures = {name: Figure(**f) for name, f in fields["metrics"].items()}
+    pictures = {name: Picture(**f) for name, f in fields.get("pictures", {}).items()}
+    return Result(**{**fields, "metrics": figures, "pictures": pictures})
+
+
+def picture_file(result: Result, name: str) -> str:
+    """Of a picture, beside the result file."""
+    return f"{result.scenario}-{name}.svg"
 
 
 def page(results: Iterable[Result], summaries: Mapping[str, str]) -> str:
@@ -128,10 +140,15 @@ def _section(result: Result, summary: str) -> str:
     ratios = [f"- {name}: {value:.3g}" for name, value in result.ratios.items()]
     peers = [f"- {name} {version}" for name, version in result.peers.items()]
     lines = [
-        f"## {result.scenario}", "", *([summary, ""] if summary else []), *([result.note, ""] if result.note else []),
+        f"## {result.scenario}", "", *([summary, ""] if summary else []),
+        *(["**Quick run** (`--quick`): fewer repetitions and smaller loads than the scenario has; no more than a hint.",
+           ""] if result.is_quick else []),
+        *([result.note, ""] if result.note else []),
         f"Machine: {result.machine}. n = {result.n} after {result.warmup} for warm-up, seed {result.seed}. "
         f"Again: `python -m bench run {result.scenario}`.", "",
         "| metric | median | spread | unit |", "|---|---:|---:|---|", *rows, "",
+        *(f"![{picture.title}: {picture.y_label} over {picture.x_label}](performance/{picture_file(result, name)})\n"
+          for name, picture in result.pictures.items()),
         *(["Ratios:", "", *ratios, ""] if ratios else []), *(["Measured against:", "", *peers, ""] if peers else []),
     ]
     return "\n".join(lines)

@@ -16,6 +16,14 @@ from espalier_local.progress import Terminal
 
 OURS, OURS_BARE = "espalier", "espalier, protocol only"
 DEFINITION = "first submission to last durable result"
+SIDES = (
+    "What runs beside each server. espalier: two espalier-workers, each attempt with a deadline, cancel, progress, "
+    "retries, and a result that is kept until it is acknowledged. espalier, protocol only: one process of clients that "
+    "answer at once and run nothing. celery, dramatiq, arq and taskiq: two processes of their own workers, with what "
+    "these do by default. jetstream brings no worker: two processes of a bare loop (fetch 200, store the results, ack) "
+    "without deadline, cancel, progress or retries, which lies between our two; so both ratios are given."
+)
+"""For readers of the page: these are not the same amount of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +33,14 @@ class Comparison:
     metrics: Mapping[str, Figure]
     ratios: Mapping[str, float]
     peers: Mapping[str, str]
+    note: str
 
 
 def compare(
     workers: Callable[[], float], protocol: Callable[[], float], *, tasks: int, n: int, warmup: int
 ) -> Comparison:
-    """Each measures the coordinator once, in tasks per second: with real workers, and with clients that speak the
-    protocol and run nothing. JetStream brings no worker, so its bare client is set against the latter. A peer that
-    fails fails the benchmark.
+    """Each measures the coordinator once with so many tasks, in tasks per second: with real workers, and with clients
+    that speak the protocol and run nothing. A peer that fails fails the benchmark.
     """
     places = places_from(os.environ)
     server = ensure(places, Terminal(), families=(NATS,))["nats-server"]
@@ -44,10 +52,30 @@ def compare(
             for name, rate in found.items():
                 rates[name].append(rate)
     figures = {name: figure(values, "tasks/s") for name, values in rates.items()}
-    against = {peer.name: OURS_BARE if peer.is_nats else OURS for peer in PEERS}
-    ratios = {f"{ours} / {name}": figures[ours].median / figures[name].median for name, ours in against.items()}
     versions = {
         peer.name: environment(places.cache, peer.name, peer.requirements).version(peer.package) for peer in PEERS
     }
-    metrics = {f"{name}, {DEFINITION}": found for name, found in figures.items()}
-    return Comparison(metrics, ratios, {**versions, "redis": brokers.redis_version()})
+    return Comparison(
+        {f"{name}, {DEFINITION}": found for name, found in figures.items()},
+        ratios({name: found.median for name, found in figures.items()}),
+        {**versions, "redis": brokers.redis_version()},
+        f"{tasks} tasks each, from an empty server. {SIDES} {best({n: f.median for n, f in figures.items()})}",
+    )
+
+
+def ratios(rates: Mapping[str, float]) -> dict[str, float]:
+    """Ours with workers against every peer; the bare protocol against those that bring no worker, too."""
+    found = {f"{OURS} / {peer.name}": rates[OURS] / rates[peer.name] for peer in PEERS}
+    bare = {f"{OURS_BARE} / {peer.name}": rates[OURS_BARE] / rates[peer.name] for peer in PEERS if peer.is_nats}
+    return found | bare
+
+
+def best(rates: Mapping[str, float]) -> str:
+    """The fastest peer of each class, in words."""
+    classes = {"with a worker of its own": False, "without one": True}
+    found = {
+        what: max((rates[peer.name], peer.name) for peer in PEERS if peer.is_nats == is_nats)
+        for what, is_nats in classes.items()
+    }
+    said = ", ".join(f"{what}: {name} ({rate:,.0f} tasks/s)" for what, (rate, name) in found.items())
+    return f"The best peer {said}."

@@ -22,6 +22,7 @@ from espalier_benchmark.records import Record
 from espalier_benchmark.statistics import (
     MIN_BLOCKS,
     Estimate,
+    blocks_needed,
     detectable,
     hodges_lehmann,
     holm,
@@ -31,6 +32,8 @@ from espalier_benchmark.statistics import (
 )
 from espalier_kit.errors import Misconfigured, Permanent
 
+MOST_BLOCKS = 500
+"""So many `load.blocks` allows."""
 Verdict = Literal["Improved", "Passed", "Regressed", "Inconclusive"]
 Pairs = Sequence[tuple[float, float]]
 """(baseline, candidate) of each block."""
@@ -206,7 +209,10 @@ def _difference(
     # A throughput may fall by the margin, a latency grow by it.
     margin = -math.log1p(-rules.margin) if metric.is_higher_better else math.log1p(rules.margin)
     verdict, why = _verdict(*worse, p, rules, margin=margin)
-    least = detectable(float(np.std(values, ddof=1)), len(values), alpha=rules.alpha, power=rules.power)
+    deviation = float(np.std(values, ddof=1))
+    least = detectable(deviation, len(values), alpha=rules.alpha, power=rules.power)
+    if verdict == "Inconclusive":
+        why = f"{why}: {_next_run(deviation, margin or abs(value), len(values), rules)}"
     return made(
         delta=math.expm1(value),
         low=math.expm1(low),
@@ -219,6 +225,17 @@ def _difference(
     )
 
 
+def _next_run(deviation: float, effect: float, blocks: int, rules: Rules) -> str:
+    """How many blocks a run with this spread between them needs to find `effect` (of logarithms), in words."""
+    needed = blocks_needed(deviation, effect, alpha=rules.alpha, power=rules.power, most=MOST_BLOCKS)
+    size = f"{math.expm1(effect):.1%}"
+    if needed is None:
+        return f"with this spread not even {MOST_BLOCKS} blocks find {size}, so make the blocks longer"
+    if needed <= blocks:
+        return f"these {blocks} blocks are enough to find {size}, so the true difference is close to that"
+    return f"with this spread {needed} blocks find {size}"
+
+
 def _verdict(low: float, high: float, value: float, p: float, rules: Rules, *, margin: float) -> tuple[Verdict, str]:
     """Positive is worse. "Different" needs the interval and the adjusted test; "good enough" the interval alone."""
     is_different = p <= rules.alpha
@@ -228,7 +245,7 @@ def _verdict(low: float, high: float, value: float, p: float, rules: Rules, *, m
         return "Passed", "the whole interval is within the margin"
     if low > 0 and value > margin and is_different:
         return "Regressed", "the whole interval is worse than the baseline, its middle by more than the margin"
-    return "Inconclusive", "the interval allows both better and worse than asked for: more blocks would narrow it"
+    return "Inconclusive", "the interval allows both better and worse than asked for"
 
 
 def _blocks(

@@ -223,6 +223,7 @@ class Core:
             self._enqueue(task)
 
     def _enqueue(self, task: TaskEntry) -> None:
+        task.ready_since = self._clock.monotonic()
         self.ready.put(task.lane, task.record.sequence, task.record.id)
 
     def _lease(self, worker: WorkerEntry, task: TaskEntry, number: int) -> None:

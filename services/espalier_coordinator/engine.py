@@ -29,6 +29,14 @@ MAX_WANTS = 10_000
 class Engine(Steering):
     """The commands. Each returns what has to be done now; commits are answered with `committed`."""
 
+    def waits(self) -> dict[frozenset[str], float]:
+        """Seconds that the next task of a lane has waited for a worker, the longest for each set of required tags."""
+        found: dict[frozenset[str], float] = {}
+        for lane, task_id in self.ready.heads():
+            waited = self._clock.monotonic() - self._tasks[task_id].ready_since
+            found[lane.tags] = max(waited, found.get(lane.tags, 0.0))
+        return found
+
     # ------------------------------------------------------------ jobs
 
     def load(self, snapshot: Snapshot) -> Effects:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,6 +17,7 @@ from espalier_kit.execution import TaskState
 _PREFIX = "espalier_coordinator"
 MAX_NAMESPACES = 20
 """Told one by one."""
+TAG_SETS, OTHERS = 50, "others"
 
 _COUNTERS = {
     "granted": "Attempts handed to workers.",
@@ -68,8 +69,22 @@ class EngineCollector(Collector):
         yield GaugeMetricFamily(f"{_PREFIX}_reserved_slots", "Slots held back by reservations.",
                                 value=sum(r.slots for r in engine.reservations.values()))
         yield CounterMetricFamily(f"{_PREFIX}_commits", "Transactions written.", value=writer.commits)
-        yield GaugeMetricFamily(f"{_PREFIX}_commit_seconds", "Duration of the last transaction.",
-                                value=writer.last_commit_s)
+        oldest = GaugeMetricFamily(
+            f"{_PREFIX}_oldest_ready_seconds", "Longest wait of a task whose turn is next, by the tags it requires.",
+            labels=["tags"],
+        )
+        for tags, seconds in _bounded(engine.waits()).items():
+            oldest.add_metric([tags], seconds)
+        yield oldest
+
+
+def _bounded(waits: Mapping[frozenset[str], float]) -> dict[str, float]:
+    """By joined tags; submitters choose these, so all sets beyond the longest waiting `TAG_SETS` share a label."""
+    found: dict[str, float] = {}
+    for tags, seconds in sorted(waits.items(), key=lambda item: -item[1]):
+        name = ",".join(sorted(tags)) if len(found) < TAG_SETS else OTHERS
+        found[name] = max(seconds, found.get(name, 0.0))
+    return found
 
 
 def _counters(statistics: Statistics) -> Iterator[Metric]:
@@ -111,3 +126,8 @@ class Metrics:
             f"{_PREFIX}_artifact_bytes", "Size of artifacts put.", registry=self.registry,
             buckets=[2.0**n for n in range(10, 32, 3)],
         )
+        commit = Histogram(
+            f"{_PREFIX}_commit_seconds", "From a transaction's first write to its being on disk.",
+            registry=self.registry, buckets=[0.001 * 2.0**n for n in range(13)],
+        )
+        host.writer.took = commit.observe

@@ -145,6 +145,10 @@ class ReadyTasks:
         """Tasks waiting per lane."""
         return {lane: len(heap) for lane, heap in self._lanes.items()}
 
+    def heads(self) -> Iterator[tuple[Lane, str]]:
+        """The task that has its turn next in each lane, jobs that are held back left out."""
+        return ((lane, heap[0][1]) for lane, heap in self._lanes.items() if lane.job_uid not in self._held)
+
     def assign(self, demands: Iterable[Demand], rules: Rules | None = None) -> Iterator[tuple[str, str]]:
         """Take tasks for the workers that want some: yields (worker, task id), the least loaded worker first."""
         if not self._lanes:

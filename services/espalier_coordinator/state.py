@@ -35,6 +35,8 @@ class TaskEntry:
     """(worker, lease) of results that are answered once the one being written is on disk."""
     revoked_at: float | None = None
     """Monotonic time at which its holder was asked to hand this lease back."""
+    ready_since: float = 0.0
+    """Monotonic time at which it last began to wait for a worker."""
     cache_key: str = ""
     """Under which its result may answer for others; empty: under none."""
 

@@ -18,9 +18,9 @@ def _latency(title: str, histogram: str, by: str, description: str, where: str =
     return Panel(title, queries, description, "s")
 
 
-def _tasks(prefix: str) -> tuple[Panel, ...]:
-    """Throughput, latency and errors of one family of task types."""
-    where = f'type=~"{prefix}[.].*"'
+def _tasks(types: str) -> tuple[Panel, ...]:
+    """Throughput, latency and errors of the task types that match."""
+    where = f'type=~"{types}"'
     return (
         Panel("Attempts a second", (Query(_ENDED % where, "{{type}}"),), "Attempts that ended, by task type.", "ops"),
         _latency("Attempt latency", "espalier_worker_attempt_seconds", "type", "From start to result.", where),
@@ -97,6 +97,12 @@ COORDINATOR = Board("coordinator", "Coordinator and workers", (
               "Ready, without a worker."),
         Panel("Commits", (Query("sum(rate(espalier_coordinator_commits_total[5m]))", "transactions"),),
               "Durable writes a second; each carries many tasks under load.", "ops"),
+        Panel("Commit latency", (
+            _quantile(0.5, "espalier_coordinator_commit_seconds", "job"),
+            _quantile(0.99, "espalier_coordinator_commit_seconds", "job"),
+        ), "From a transaction's first write to its being on disk; nothing is acknowledged before.", "s"),
+        Panel("Longest wait", (Query("max by (tags) (espalier_coordinator_oldest_ready_seconds)", "{{tags}}"),),
+              "Of the tasks whose turn is next, by the tags they require; a line that only grows has no worker.", "s"),
     )),
     Row("Task latency and error rates", (
         _latency("Task latency", "espalier_worker_attempt_seconds", "type", "From start to result, by task type."),
@@ -113,8 +119,11 @@ COORDINATOR = Board("coordinator", "Coordinator and workers", (
     )),
 ))  # fmt: skip
 
-GRADING = Board("grading", "Grading", (Row("Stages", _tasks("grading")),))
-BENCHMARK = Board("benchmark", "Benchmarks", (Row("Tasks", _tasks("benchmark")),))
+GRADING = Board("grading", "Grading", (Row("Stages", _tasks("grading[.].*")),))
+BENCHMARK = Board("benchmark", "Benchmarks", (
+    Row("Load and questions", _tasks("benchmark[.].*")),
+    Row("Tasks of workflows", _tasks("benchmark|evaluation|analysis|multimodal")),
+))  # fmt: skip
 
 MODELS = Board("models", "Model servers", (
     Row("Requests", (

@@ -8,8 +8,8 @@ from pathlib import Path
 from tests.drills.stories import Outcome
 
 PAGE = Path("docs/reference/drills.md")
-_HEAD = ("what breaks", "class", "node NotReady", "endpoint withdrawn", "job Degraded", "next result", "longest gap",
-         "job ends", "begun again")  # fmt: skip
+_HEAD = ("what breaks", "class", "tasks left", "node NotReady", "endpoint withdrawn", "job Degraded", "next result",
+         "longest gap", "job ends", "begun again")  # fmt: skip
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
@@ -27,13 +27,18 @@ def write(target: Path, outcomes: Sequence[Outcome]) -> None:
         "(`espalier local up --nodes container --linux 2`),",
         "our images and charts. Each drill grades a class in one-shot pods and breaks one thing",
         "when two tasks are done. It fails unless the job ends within its bound, every submission has one row with its",
-        "points, every task one result, and there are as many results as submissions.",
-        "`make drill` runs them all and writes this page; `make test` runs the first cut on one Linux node.",
+        "points, every task one result, and there are as many results as submissions. It fails as well unless",
+        "the other judge's server answered for a Mac that was cut off (Degraded, `ModelServerFailover`), a notebook",
+        "that was being executed on the Linux node that was cut off was begun again, and calls through the slow cable",
+        "took 1.5 times as long as the other judge's in the same class. A class that is not listed warms the cluster",
+        "up. `make drill` runs them all and writes this page; `make test` runs the first cut on one Linux node.",
         "",
         "Seconds after the fault, on two cores that may be busy with other work:",
         "",
         *table(outcomes),
         "",
+        "*Tasks left* had no result when the fault began; the job ends sooner where they are fewer. The Macs are",
+        "simulated on the same cores, so a Mac that is cut off leaves its share of them to all others.",
         "A dash: it did not happen, or not before the job ended. *Begun again* counts tasks that were given out more",
         "than once; one result of each counted. *Longest gap* is the longest time without a new result. A node is",
         "called NotReady after about 12 s without a sign of life; a lease of a silent worker ends after 30 s.",
@@ -48,9 +53,10 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     seen = outcome.times
     degraded = f"{_seconds(seen.degraded)} `{seen.reason}`" if seen.reason else "–"
     return (
-        outcome.drill.what, str(outcome.submissions), _seconds(seen.not_ready), _seconds(seen.withdrawn), degraded,
+        outcome.drill.what, str(outcome.submissions), f"{outcome.tasks - seen.done_before} of {outcome.tasks}",
+        _seconds(seen.not_ready), _seconds(seen.withdrawn), degraded,
         _seconds(seen.next_result), _seconds(seen.longest_gap), _seconds(seen.finished),
-        f"{outcome.again} of {outcome.tasks} tasks",
+        f"{outcome.again} tasks",
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from espalier_cli.connection import rest_of
 from espalier_cli.options import Where
 from espalier_kube.client import Client
-from espalier_kube.cluster import MODEL_SERVER, NODE, Object
+from espalier_kube.cluster import MODEL_SERVER, NODE, POD, Object
 from espalier_local import cluster as local
 from espalier_local.cluster import Cluster
 from espalier_local.dns import DNS
@@ -29,6 +29,10 @@ START_S = 180.0
 READY_S = 60.0
 EXECUTION = {"sandbox": "container", "kernelTimeoutSeconds": 60, "memory": "512Mi", "warmPods": 2}
 EXECUTE = "grading.execute"
+
+LOOK_S = 0.2
+SLOWED = 1.5
+"""Through a slow cable a judge's median call takes at least so many times as long as the other judge's."""
 
 MAC, WORKERS, COORDINATOR, NAMES, NOTHING = "mac", "workers", "coordinator", "dns", ""
 """What a drill breaks: the Mac that serves the code judge, the Linux node without coordinator, the one with it."""
@@ -48,13 +52,17 @@ class Drill:
     """The job must end within so many seconds after the fault."""
     is_told: bool = False
     """Whether a sign must be seen: the node not Ready, its endpoint withdrawn, or the job Degraded."""
+    moves: bool = False
+    """Whether the victim's work must be seen elsewhere: another server answered for a Mac, a task began again."""
 
 
+WARM_UP = Drill("warm-up", "nothing breaks, and nobody looks")
+"""Before the others: a cluster's first class also pays for images that are unpacked and pods that are made once."""
 DRILLS = (
     Drill("baseline", "nothing breaks"),
-    Drill("mac-cut", "the Mac of the code judge is cut off", MAC, is_told=True),
-    Drill("linux-cut", "the Linux node without coordinator is cut off", WORKERS, is_told=True),
-    Drill("slow-cable", "the cable of the code judge's Mac carries 1 Mbit/s", MAC, rate=1_000_000),
+    Drill("mac-cut", "the Mac of the code judge is cut off", MAC, is_told=True, moves=True),
+    Drill("linux-cut", "the Linux node without coordinator is cut off", WORKERS, is_told=True, moves=True),
+    Drill("slow-cable", "the cable of the code judge's Mac carries 64 kbit/s", MAC, rate=64_000),
     Drill("dns", "CoreDNS is stopped for 20 s", NAMES, lasts_s=20),
     Drill("node-back", "the coordinator's Linux node is cut off for 60 s", COORDINATOR, lasts_s=60, is_told=True),
 )  # fmt: skip
@@ -82,6 +90,8 @@ async def run(drill: Drill, lab: Cluster, places: Places, client: Client, namesp
     )  # fmt: skip
     await platform.until(job, lambda o: done_of(o) >= 2, timeout_s=START_S, what="two results")
     victim = await _victim(drill, client, job)
+    if drill.victim == WORKERS:
+        await _begun_on(platform, job, victim)
     begin, end = _fault(drill, lab.name, places, lab, victim)
     async with recording(client, job) as looks:
         fault_at = time.monotonic()
@@ -102,6 +112,10 @@ async def run(drill: Drill, lab: Cluster, places: Places, client: Client, namesp
     await _all_ready(client)
     tasks = await counted_once(platform, job, done, students)
     again = sum(task["attempts"] > 1 for task in tasks)
+    if drill.moves:
+        await _moved(drill, platform, job, again=again)
+    if drill.rate is not None:
+        _slowed(drill, done)
     return Outcome(drill, victim, students, len(tasks), again, seen)
 
 
@@ -125,13 +139,52 @@ async def counted_once(platform: Platform, job: Job, done: Object, students: int
     rows = await platform.report_rows(job)
     assert Counter(row["name"] for row in rows) == {f"s{n:02d}": 1 for n in range(students)}
     assert {row["tests"] for row in rows} == {"2.0/2"}, rows
-    async with rest_of(platform.cluster, Where(platform.local.kubeconfig, job.namespace)) as rest:
-        tasks: list[dict[str, Any]] = (await rest.get(f"/v1/jobs/{job.uid}/tasks"))["tasks"]
+    tasks = await _tasks(platform, job)
     assert {task["state"] for task in tasks} == {"done"}, tasks
     assert max(Counter(task["key"] for task in tasks).values()) == 1
     assert sum(task["type"] == EXECUTE for task in tasks) == students
     assert len(tasks) == done["status"]["tasks"]["done"]
     return tasks
+
+
+async def _begun_on(platform: Platform, job: Job, node: str) -> None:
+    """Return as soon as a pod there begins to execute a notebook: it runs for seconds, so the cut finds it at it."""
+    before = await _executing(platform, job, node)
+    end = time.monotonic() + START_S
+    while not (now := await _executing(platform, job, node)) - before:
+        assert time.monotonic() < end, f"no notebook was begun on {node} within {START_S:.0f} s"
+        before &= now
+        await asyncio.sleep(LOOK_S)
+
+
+async def _executing(platform: Platform, job: Job, node: str) -> set[tuple[str, int]]:
+    """Attempts of tasks that execute a notebook and are leased to a pod of that node."""
+    pods = (await platform.cluster.list(POD, job.namespace)).items
+    there = {pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") == node}
+    return {
+        (task["key"], task["attempts"]) for task in await _tasks(platform, job)
+        if task["state"] == "running" and task["type"] == EXECUTE and task["worker"] in there
+    }  # fmt: skip
+
+
+async def _moved(drill: Drill, platform: Platform, job: Job, *, again: int) -> None:
+    if drill.victim == MAC:
+        told = has("Degraded", "True", "ModelServerFailover")
+        await platform.until(job, told, timeout_s=READY_S, what="another server's answers")
+    else:
+        assert again >= 1, f"{drill.name}: no task of the victim was begun again"
+
+
+def _slowed(drill: Drill, done: Object) -> None:
+    models = done["status"]["performance"]["models"]
+    code, feedback = (models[judge]["p50Seconds"] for judge in ("code", "feedback"))
+    assert code > SLOWED * feedback, f"{drill.name}: {code} s a call, {feedback} s where the cable is not slow"
+
+
+async def _tasks(platform: Platform, job: Job) -> list[dict[str, Any]]:
+    async with rest_of(platform.cluster, Where(platform.local.kubeconfig, job.namespace)) as rest:
+        found: list[dict[str, Any]] = (await rest.get(f"/v1/jobs/{job.uid}/tasks"))["tasks"]
+    return found
 
 
 async def _victim(drill: Drill, client: Client, job: Job) -> str:

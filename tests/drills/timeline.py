@@ -48,6 +48,8 @@ class Times:
     longest_gap: float
     """The longest time without a new result, the fault's moment and the end of the job included."""
     finished: float | None
+    done_before: int
+    """Tasks with a result at the fault: what was left after it is the rest."""
 
 
 def times(looks: Sequence[Look], fault_at: float, node: str) -> Times:
@@ -70,6 +72,7 @@ def times(looks: Sequence[Look], fault_at: float, node: str) -> Times:
         next_result=gains[0] - fault_at if gains else None,
         longest_gap=max((b - a for a, b in pairwise(moments)), default=0.0),
         finished=first(ends),
+        done_before=before.done,
     )
 
 

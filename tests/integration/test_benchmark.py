@@ -18,8 +18,16 @@ from espalier_kit.clock import SystemClock
 from espalier_kit.execution import ModelEndpoint
 from tests.support.timed_server import TimedServer, spread
 
-ALLOWANCE_S = 0.025
-"""For the medians on a machine that does other things too; on a quiet one 2 ms + 2 % are kept."""
+ALLOWED: dict[str, dict[int, tuple[float, float]]] = {
+    "ttft": {50: (0.004, 0.04), 90: (0.010, 0.04)},
+    "itl": {50: (0.002, 0.02), 90: (0.002, 0.02)},
+    "e2e": {50: (0.004, 0.04), 90: (0.010, 0.04)},
+}
+"""How far a percentile may be off, in seconds and as a share of it, on a machine that does other things too. On a quiet
+one 2 ms + 2 % are kept: `python -m bench run benchmark` raises beyond them.
+"""
+TRIES = 3
+"""What others do to this machine can only add to an error, in one run; what the generator adds is in every run."""
 
 
 async def generate(endpoint: ModelEndpoint, plan: Schedule) -> tuple[list[Record], Health, float]:
@@ -38,23 +46,41 @@ def target(url: str, **more: str) -> ModelEndpoint:
 
 
 async def test_what_is_measured_is_what_the_server_did() -> None:
-    """Against the server's own diary: never earlier than it was sent, and at the median hardly later."""
-    server = TimedServer(spread(3))
-    async with server.serving() as url:
-        records, health, zero = await generate(target(url), schedule(Poisson(40.0), Bounds(requests=120), seed=2))
-    assert (health.sent, [r.error for r in records if r.error]) == (120, [])
-    measured = sorted(records, key=lambda record: record.first_s or 0)
-    late = []
-    for record, (_, sent) in zip(measured, sorted(server.diary, key=lambda entry: entry[1][0]), strict=True):
-        assert record.first_s is not None
-        assert len(record.chunks) == len(sent) == 8
-        late.append(zero + record.first_s - sent[0])
-    assert min(late) > -0.001
-    assert statistics.median(late) < ALLOWANCE_S
-    own = statistics.median(sent[0] - arrived for arrived, sent in server.diary)
-    assert abs(statistics.median(r.ttft_s or 0 for r in records) - own) < ALLOWANCE_S
-    gaps = [after - before for _, sent in server.diary for before, after in itertools.pairwise(sent)]
-    assert abs(statistics.median(g for r in records for g, _ in r.gaps()) - statistics.median(gaps)) < ALLOWANCE_S
+    """Against the server's own diary: never earlier than it was sent, and p50 and p90 of all three are hardly off."""
+    for _ in range(TRIES):
+        server = TimedServer(spread(3))
+        async with server.serving() as url:
+            records, health, zero = await generate(target(url), schedule(Poisson(40.0), Bounds(requests=200), seed=2))
+        assert (health.sent, [r.error for r in records if r.error]) == (200, [])
+        measured = sorted(records, key=lambda record: record.first_s or 0)
+        for record, (_, sent) in zip(measured, sorted(server.diary, key=lambda entry: entry[1][0]), strict=True):
+            assert record.first_s is not None
+            assert len(record.chunks) == len(sent) == 8
+            assert zero + record.first_s - sent[0] > -0.001
+        if not (off := beyond_what_is_allowed(records, server.diary)):
+            return
+    raise AssertionError(f"in each of {TRIES} runs, in the last one (measured, true): {off}")
+
+
+def beyond_what_is_allowed(
+    records: list[Record], diary: list[tuple[float, list[float]]]
+) -> dict[str, tuple[float, float]]:
+    """(measured, true) of each percentile that is too far off, in seconds."""
+    pairs = {
+        "ttft": ([r.ttft_s or 0.0 for r in records], [sent[0] - arrived for arrived, sent in diary]),
+        "itl": (
+            [gap for r in records for gap, _ in r.gaps()],
+            [after - before for _, sent in diary for before, after in itertools.pairwise(sent)],
+        ),
+        "e2e": ([r.service_s for r in records], [sent[-1] - arrived for arrived, sent in diary]),
+    }
+    found = {}
+    for name, values in pairs.items():
+        for percent, (seconds, share) in ALLOWED[name].items():
+            ours, true = (statistics.quantiles(each, n=100, method="inclusive")[percent - 1] for each in values)
+            if abs(ours - true) > seconds + share * true:
+                found[f"{name} p{percent}"] = (ours, true)
+    return found
 
 
 async def test_connections_are_kept_from_one_request_to_the_next() -> None:

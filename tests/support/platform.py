@@ -111,6 +111,13 @@ class Platform:
         found: list[dict[str, Any]] = json.loads(body)["tasks"]
         return found
 
+    async def work(self, namespace: str, uid: str) -> dict[str, Any]:
+        """The coordinator's view of the job of that object, over its REST page."""
+        status, body = await self._coordinator(namespace, f"/v1/jobs/{uid}")
+        assert status == 200, body
+        found: dict[str, Any] = json.loads(body)
+        return found
+
     async def is_forgotten(self, job: Job) -> bool:
         """Whether the coordinator no longer knows the job."""
         status, _ = await self._coordinator(job.namespace, f"/v1/jobs/{job.uid}")

@@ -43,9 +43,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self.pending_since: float | None = None
         """Monotonic time since which something waits to be written."""
-        self.last_commit_s = 0.0
-        """How long the last transaction took."""
         self.commits = 0
+        self.took: Callable[[float], None] = lambda seconds: None
+        """Told on this thread how long each transaction took."""
 
     def start(self) -> None:
         self._thread.start()
@@ -137,6 +137,6 @@ class Writer:
                     raise
                 time.sleep(RETRY.delay_s(attempt, self._rng))
                 continue
-            self.last_commit_s = time.monotonic() - started
+            self.took(time.monotonic() - started)
             self.commits += 1
             return

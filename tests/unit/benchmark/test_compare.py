@@ -226,6 +226,24 @@ def test_estimates_are_the_same_for_the_same_seed_and_robust_ones_ignore_a_wild_
     assert hodges_lehmann([*values, 50.0]) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("spread", "shift", "margin", "says"),
+    [
+        (0.05, 0.0, 0.02, "with this spread 57 blocks find 2.0%"),
+        (0.3, 0.0, 0.01, "not even 500 blocks find 1.0%, so make the blocks longer"),
+        (0.02, 0.045, 0.05, "these 12 blocks are enough to find 5.0%, so the true difference is close to that"),
+    ],
+)
+def test_an_open_verdict_says_how_many_blocks_would_close_it(
+    spread: float, shift: float, margin: float, says: str
+) -> None:
+    logs = [shift + spread * (1 if n % 2 else -1) for n in range(12)]
+    pairs = [(1.0, math.exp(value)) for value in logs]
+    (found,) = differences([(METRICS["e2e"], pairs)], Rules(margin=margin))
+    assert found.verdict == "Inconclusive"
+    assert says in found.why
+
+
 def test_the_number_of_blocks_for_an_effect_is_the_smallest_that_detects_it() -> None:
     needed = blocks_needed(0.05, 0.03, alpha=0.05, power=0.8)
     assert needed is not None

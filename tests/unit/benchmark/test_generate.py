@@ -252,3 +252,15 @@ def test_an_unwell_generator_makes_the_run_invalid(reason: str, health: Health) 
     ]
     assert judge(records, [HEALTHY]).verdict == "Valid"
     assert [each.reason for each in judge(records, [HEALTHY, health]).reasons] == [reason]
+
+
+def test_turns_of_one_generator_are_judged_as_one_run() -> None:
+    def turns(*lags: float) -> list[Health]:
+        return [Health(scheduled=4, sent=4, wall_s=0.5, loop_lags_s=(0.001,) * 24 + (lag,)) for lag in lags]
+
+    record = Record(index=0, target="t", intended_s=0.0, sent_s=0.0, first_s=0.05, ended_s=0.1)
+    assert judge([record], turns(0.05, *[0.001] * 9)).verdict == "Valid", "one late probe of 250 is no tail"
+    late = turns(*[0.05] * 10)
+    assert [each.reason for each in judge([record], late).reasons] == ["LoopLag"]
+    full = [*turns(0.001), Health(scheduled=4, sent=4, wall_s=0.5, cpu_share=0.97)]
+    assert [each.reason for each in judge([record], full).reasons] == ["CpuSaturated"]

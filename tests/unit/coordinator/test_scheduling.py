@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from espalier_coordinator.scheduling import Demand, Lane, Profile, ReadyTasks, may_run
+from tests.support.coordination import World, task
 
 
 def lane(job: str = "j", *, type: str = "t", tags: Iterable[str] = (), namespace: str = "ns") -> Lane:
@@ -72,6 +73,12 @@ def test_held_jobs_wait_and_stay_in_line() -> None:
     assert [t for _, t in queue.assign([demand("w", 9)])] == ["1"]
 
 
+def test_the_next_task_of_each_lane_is_shown_and_held_jobs_are_not() -> None:
+    queue = ready((lane("j"), 4), (lane("j"), 2), (lane("j", tags=["x"]), 3), (lane("held"), 1))
+    queue.steer("held", priority=0, is_held=True)
+    assert dict(queue.heads()) == {lane("j"): "2", lane("j", tags=["x"]): "3"}
+
+
 def test_the_least_loaded_worker_first_by_share_of_its_capacity() -> None:
     queue = ready(*((lane(), n) for n in range(6)))
     given = list(queue.assign([demand("small", 4, held=1, capacity=2), demand("large", 4, held=2, capacity=8)]))
@@ -96,3 +103,16 @@ def test_a_forgotten_job_leaves_nothing() -> None:
     queue.forget("gone")
     assert queue.is_empty
     assert list(queue.assign([demand("w", 1)])) == []
+
+
+def test_the_wait_is_told_by_required_tags_and_begins_again_with_a_task_that_comes_back() -> None:
+    world = World()
+    world.submit(task("plain"), task("gpu", tags=("gpu",)))
+    world.pass_time(7)
+    assert world.engine.waits() == {frozenset(): 7.0, frozenset({"gpu"}): 7.0}
+    worker = world.worker("w", capacity=1)
+    (held,) = worker.want(1)
+    world.pass_time(3, worker)
+    assert world.engine.waits() == {frozenset({"gpu"}): 10.0}
+    worker.hand_back(held)
+    assert world.engine.waits()[frozenset()] == 0.0

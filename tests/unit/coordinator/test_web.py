@@ -88,6 +88,8 @@ def bearer(token: str) -> dict[str, str]:
     ("GET", "/healthz", "", None, 200, "ok"),
     ("GET", "/readyz", "", None, 200, "ok"),
     ("GET", "/metrics", "", None, 200, 'espalier_coordinator_ready_tasks{type="t"} 2.0'),
+    ("GET", "/metrics", "", None, 200, 'espalier_coordinator_oldest_ready_seconds{tags=""}'),
+    ("GET", "/metrics", "", None, 200, "espalier_coordinator_commit_seconds_bucket"),
 ])
 async def test_answers(
     http: httpx.AsyncClient, method: str, path: str, token: str, body: bytes | None, code: int, words: str

@@ -21,7 +21,7 @@ def test_each_sign_counts_from_the_fault() -> None:
     ]
     seen = times(looks, 10.0, "mac-1")
     assert (seen.not_ready, seen.withdrawn, seen.degraded, seen.reason) == (12.0, 8.0, 8.0, "ModelServerDown")
-    assert (seen.next_result, seen.longest_gap, seen.finished) == (2.0, 19.0, 21.0)
+    assert (seen.next_result, seen.longest_gap, seen.finished, seen.done_before) == (2.0, 19.0, 21.0, 2)
 
 
 def test_what_was_so_before_is_no_sign() -> None:
