@@ -53,7 +53,7 @@ def _worker(process: CoordinatorProcess, number: int) -> Iterator[None]:
         "COORDINATOR": f"127.0.0.1:{process.grpc_port}", "COORDINATOR_NAME": NAME, "PORT": "0",
         "CA_FILE": str(process.folder / "tls" / "ca.crt"), "TOKEN_FILE": str(process.folder / "worker.token"),
         "CAPACITY": str(CAPACITY), "PREFETCH": str(PREFETCH), "ID": f"bench-{number}",
-        "EXECUTORS": f"{TYPE}=bench.executor:nothing", "LOG_LEVEL": "ERROR",
+        "EXECUTORS": f"{TYPE}=bench.executor:nothing",
     }  # fmt: skip
     own = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
     environment = own | {f"ESPALIER_WORKER_{name}": value for name, value in variables.items()}

@@ -67,7 +67,7 @@ def grants(message: pb.Tasks, now: datetime) -> tuple[tuple[Grant, ...], tuple[T
     for assignment in message.tasks:
         try:
             task: Task = assignment_from_wire(assignment, now)
-            good.append(Grant(task, assignment.timeout_s or DEFAULT_TASK_TIMEOUT_S))
+            good.append(Grant(Lease(task.id, task.attempt), task, assignment.timeout_s or DEFAULT_TASK_TIMEOUT_S))
         except (Permanent, ValueError) as error:
             bad.append(
                 TaskReport(

@@ -21,6 +21,7 @@ from espalier_kit.execution import (
     TaskSpec,
     UserFault,
 )
+from espalier_rpc.views import TaskReport
 from espalier_worker import messages
 from espalier_worker.context import Abort, AttemptContext
 from espalier_worker.executors import GivenExecutors
@@ -51,6 +52,15 @@ def runner(executor: Executor, *, grace_s: float = 0.05) -> Runner:
     return Runner(GivenExecutors({"test": executor}), grace_s=grace_s)
 
 
+async def run(runner: Runner, lent: AttemptContext | None = None, *, timeout_s: float = 5.0) -> TaskReport:
+    """Its report; it is told once."""
+    told = asyncio.get_running_loop().create_future()
+    runner.start(TASK, lent or context(), timeout_s=timeout_s, ended=lambda _, report: told.set_result(report))
+    report = await told
+    assert isinstance(report, TaskReport)
+    return report
+
+
 @pytest.mark.parametrize(
     ("error", "outcome", "reason"),
     [
@@ -67,7 +77,7 @@ async def test_whose_fault_it_is(error: Exception, outcome: str, reason: str) ->
     async def executor(task: Task, context: Context) -> Result:
         raise error
 
-    report = await runner(executor).run(TASK, context(), timeout_s=5)
+    report = await run(runner(executor))
     assert (report.outcome, report.reason, report.task_id, report.attempt) == (outcome, reason, "t1", 2)
     assert report.message
 
@@ -76,8 +86,8 @@ async def test_success() -> None:
     async def executor(task: Task, context: Context) -> Result:
         return Result(value={"n": 1}, tallies={"graded": 1}, children=(TaskSpec(key="c", type="test"),))
 
-    report = await runner(executor).run(TASK, context(), timeout_s=5)
-    assert (report.outcome, dict(report.value), dict(report.tallies)) == ("done", {"n": 1}, {"graded": 1})
+    report = await run(runner(executor))
+    assert (report.outcome, report.value, dict(report.tallies)) == ("done", b'{"n":1}', {"graded": 1})
     assert [child.key for child in report.children] == ["c"]
 
 
@@ -92,7 +102,7 @@ async def test_deadline_cancels_the_executor() -> None:
             ended.set()
         raise AssertionError
 
-    report = await runner(executor).run(TASK, context(), timeout_s=0.02)
+    report = await run(runner(executor), timeout_s=0.02)
     assert (report.outcome, report.reason) == ("platformFault", "Deadline")
     assert ended.is_set()
 
@@ -107,7 +117,7 @@ async def test_abort(reason: Abort, outcome: str, said: str) -> None:
         raise AssertionError
 
     lent = context()
-    running = asyncio.create_task(runner(executor).run(TASK, lent, timeout_s=5))
+    running = asyncio.create_task(run(runner(executor), lent))
     lent.abort(reason)
     report = await running
     assert (report.outcome, report.reason) == (outcome, said)
@@ -125,7 +135,7 @@ async def test_executor_that_ignores_its_end_is_a_stray_until_it_ends() -> None:
         return Result()
 
     stubborn = runner(executor)
-    report = await stubborn.run(TASK, context(), timeout_s=0.02)
+    report = await run(stubborn, timeout_s=0.02)
     assert report.reason == "Deadline"
     assert stubborn.oldest_stray_s() > 0
     release.set()
@@ -138,12 +148,12 @@ async def test_sys_exit_ends_the_attempt_and_not_the_worker() -> None:
     async def executor(task: Task, context: Context) -> Result:
         raise SystemExit(3)
 
-    report = await runner(executor).run(TASK, context(), timeout_s=5)
+    report = await run(runner(executor))
     assert (report.outcome, report.reason) == ("platformFault", "SystemExit")
 
 
 async def test_unknown_type_names_the_known_ones() -> None:
-    report = await Runner(GivenExecutors({})).run(TASK, context(), timeout_s=5)
+    report = await run(Runner(GivenExecutors({})))
     assert (report.outcome, report.reason) == ("platformFault", "UnknownTaskType")
     assert "'test'" in report.message
 
