@@ -83,8 +83,7 @@ class NoOpWorker:
         match message.WhichOneof("kind"):
             case "tasks":
                 results = [self._result(task) for task in message.tasks.tasks]
-                await call.write(pb.WorkerMessage(results=pb.Results(results=results)))
-                await call.write(pb.WorkerMessage(want=pb.Want(n=len(results))))
+                await call.write(pb.WorkerMessage(results=pb.Results(results=results, want=len(results))))
             case "ack":
                 known = [self._unacked.pop((x.task_id, x.attempt), None) for x in message.ack.leases]
                 self._book.ack(sum(result is not None for result in known))

@@ -125,12 +125,11 @@ class Worker:
         )
 
     def due(self) -> tuple[pb.WorkerMessage, ...]:
-        out: list[pb.WorkerMessage] = []
-        out += messages.results(self._leases.take_results())
+        out = [*messages.results(self._leases.take_results())]
         if back := self._leases.take_hand_back():
             out.append(messages.hand_back(back))
         if n := self._leases.take_want():
-            out.append(messages.want(n))
+            messages.ask(out, n)
         return tuple(out)
 
     def heartbeat(self) -> pb.WorkerMessage:
