@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.coordinator_process import CoordinatorProcess, stub
-from bench.load import TYPE, submit
+from bench.load import PIECES, TYPE, submit
 from espalier_coordinator.local import NAME
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
@@ -38,7 +38,7 @@ def measure(*, tasks: int, payload: bytes) -> float:
 async def _job(process: CoordinatorProcess, uid: str, tasks: int, payload: bytes) -> float:
     specs = [pb.TaskSpec(key=str(n), type=TYPE, payload=payload) for n in range(tasks)]
     began = time.monotonic()
-    await submit(process, uid, specs)
+    await submit(process, uid, specs, batch=PIECES)
     async with process.channel("admin") as channel:
         while True:
             found = await stub(channel).GetJob(pb.GetJobRequest(uid=uid))
