@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,11 +22,12 @@ from espalier_kit.execution import (
     TaskSpec,
     UserFault,
 )
-from espalier_rpc.views import TaskReport
+from espalier_rpc.views import ResultOutcome, TaskReport
 from espalier_worker import messages
 from espalier_worker.context import Abort, AttemptContext
 from espalier_worker.executors import GivenExecutors
 from espalier_worker.run import MAX_CHILDREN_BYTES, Runner, fault_report, result_report
+from espalier_worker.worker import level_of
 
 TASK = Task(
     id="t1", job_uid="j", job_name="class", namespace="course", key="k", type="test", payload={}, inputs={}, attempt=2,
@@ -89,6 +91,50 @@ async def test_success() -> None:
     report = await run(runner(executor))
     assert (report.outcome, report.value, dict(report.tallies)) == ("done", b'{"n":1}', {"graded": 1})
     assert [child.key for child in report.children] == ["c"]
+
+
+async def test_an_executor_is_looked_for_once() -> None:
+    class Counted(GivenExecutors):
+        found = 0
+
+        def find(self, type_: str) -> Executor:
+            self.found += 1
+            return super().find(type_)
+
+    async def executor(task: Task, context: Context) -> Result:
+        return Result()
+
+    executors = Counted({"test": executor})
+    counted = Runner(executors)
+    reports = [await run(counted) for _ in range(3)]
+    assert ([r.outcome for r in reports], executors.found) == (["done"] * 3, 1)
+
+
+async def test_what_is_abandoned_ends_and_tells_nobody() -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def executor(task: Task, context: Context) -> Result:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    told: list[TaskReport] = []
+    attempt = runner(executor).start(TASK, context(), timeout_s=5, ended=lambda _, report: told.append(report))
+    await started.wait()
+    attempt.abandon()
+    await asyncio.gather(attempt.work, return_exceptions=True)
+    assert (ended.is_set(), attempt.work.cancelled(), told) == (True, True, [])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seconds", "level"),
+    [("done", 0.1, "DEBUG"), ("done", 1.0, "INFO"), ("userFault", 0.1, "INFO"), ("cancelled", 0.1, "INFO")],
+)
+def test_only_short_successes_pass_in_silence(outcome: ResultOutcome, seconds: float, level: str) -> None:
+    assert logging.getLevelName(level_of(TaskReport("t", 1, outcome, execution_s=seconds))) == level
 
 
 async def test_deadline_cancels_the_executor() -> None:
