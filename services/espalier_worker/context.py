@@ -75,10 +75,10 @@ class AttemptContext:
         if self._stop is not None:
             self._stop()
 
-    def when_aborted(self, stop: Callable[[], None]) -> None:
-        """Whom to tell of an abort, also of one that came before."""
+    def when_aborted(self, stop: Callable[[], None] | None) -> None:
+        """Whom to tell of an abort, also of one that came before; None: nobody any more."""
         self._stop = stop
-        if self.abort_reason is not None:
+        if stop is not None and self.abort_reason is not None:
             stop()
 
 

@@ -93,8 +93,7 @@ class Attempt:
 
     def abandon(self) -> None:
         """The whole worker ends: stop it, and tell nobody."""
-        self._timer.cancel()
-        self.work.remove_done_callback(self._done)
+        self._let_go()
         self.work.cancel()
 
     def _stop(self) -> None:
@@ -111,12 +110,18 @@ class Attempt:
         if self.work.done():
             return
         self.context.log.error("executor ignores its cancellation")
-        self.work.remove_done_callback(self._done)
+        self._let_go()
         self._stray(self.work)
         self._tell()
 
-    def _done(self, work: asyncio.Task[Result]) -> None:
+    def _let_go(self) -> None:
+        """Nothing calls it back any more: it goes with its payload and its result, not with the next collection."""
         self._timer.cancel()
+        self.work.remove_done_callback(self._done)
+        self.context.when_aborted(None)
+
+    def _done(self, work: asyncio.Task[Result]) -> None:
+        self._let_go()
         if self._is_stopped:
             _ = work.cancelled() or work.exception()  # seen: the attempt's end is already decided
         self._tell()

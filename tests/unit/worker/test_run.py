@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -127,6 +129,23 @@ async def test_what_is_abandoned_ends_and_tells_nobody() -> None:
     attempt.abandon()
     await asyncio.gather(attempt.work, return_exceptions=True)
     assert (ended.is_set(), attempt.work.cancelled(), told) == (True, True, [])
+
+
+async def test_an_attempt_that_ended_is_gone_without_the_collector() -> None:
+    async def executor(task: Task, context: Context) -> Result:
+        return Result()
+
+    told = asyncio.get_running_loop().create_future()
+    attempt = runner(executor).start(TASK, context(), timeout_s=5, ended=lambda _, report: told.set_result(report))
+    left = weakref.ref(attempt)
+    gc.disable()
+    try:
+        del attempt
+        await told
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
