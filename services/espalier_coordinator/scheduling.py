@@ -117,11 +117,11 @@ class Queue:
         return len(self._line) + len(self._back)
 
     @property
-    def first(self) -> int:
-        """The lowest sequence."""
+    def first(self) -> tuple[int, str]:
+        """The lowest sequence and whose it is."""
         if self._back and not (self._line and self._line[0] < self._back[0]):
-            return self._back[0][0]
-        return self._line[0][0]
+            return self._back[0]
+        return self._line[0]
 
     def put(self, sequence: int, task_id: str) -> None:
         """Queue a task at its own place."""
@@ -184,7 +184,7 @@ class ReadyTasks:
 
     def heads(self) -> Iterator[tuple[Lane, str]]:
         """The task that has its turn next in each lane, jobs that are held back left out."""
-        return ((lane, heap[0][1]) for lane, heap in self._lanes.items() if lane.job_uid not in self._held)
+        return ((lane, queue.first[1]) for lane, queue in self._lanes.items() if lane.job_uid not in self._held)
 
     def assign(self, demands: Iterable[Demand], rules: Rules | None = None) -> Iterator[tuple[str, str]]:
         """Take tasks for the workers that want some: yields (worker, task id), the least loaded worker first."""
@@ -213,7 +213,7 @@ class ReadyTasks:
 
     def _rank(self, lane: Lane, queue: Queue) -> _Rank:
         share = self._shares.of(lane.namespace, lane.job_uid)
-        return -self._priority.get(lane.job_uid, 0), share, queue.first
+        return -self._priority.get(lane.job_uid, 0), share, queue.first[0]
 
     def _take(self, heads: list[_Head], demand: Demand, rules: Rules | None) -> str | None:
         """The first task of the best lane; ranks that another profile has made stale are mended on the way.

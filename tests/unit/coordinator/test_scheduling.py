@@ -68,7 +68,7 @@ def test_tasks_leave_by_sequence_in_whatever_order_they_came(puts: tuple[int, ..
         left.append(queue.pop())
         queue.put(n, str(n))
     while queue:
-        left.append(str(queue.first))
+        left.append(queue.first[1])
         assert queue.pop() == left[-1]
     assert left == [str(n) for n in range(1, 9)]
 
