@@ -16,7 +16,8 @@ from espalier_rpc.v1 import coordinator_pb2 as pb
 Call = grpc.aio.StreamStreamCall[pb.WorkerMessage, pb.CoordinatorMessage]
 
 TYPE = "bench.nothing"
-SUBMIT_BATCH = 20_000
+BULK, PIECES = 20_000, 2_500
+"""Tasks in one request: as much as is handy, or so many that workers begin while others are still on their way."""
 RECONNECT_S = 0.2
 VIEW_S = 60.0
 
@@ -42,7 +43,7 @@ class Book:
 class NoOpWorker:
     """One session with `window` tasks on their way."""
 
-    def __init__(self, process: Reachable, book: Book, *, name: str, job_uid: str, window: int) -> None:
+    def __init__(self, process: Reachable, book: Book, *, name: str, job_uid: str = "", window: int) -> None:
         self._process = process
         self._book = book
         self._name = name
@@ -83,8 +84,7 @@ class NoOpWorker:
         match message.WhichOneof("kind"):
             case "tasks":
                 results = [self._result(task) for task in message.tasks.tasks]
-                await call.write(pb.WorkerMessage(results=pb.Results(results=results)))
-                await call.write(pb.WorkerMessage(want=pb.Want(n=len(results))))
+                await call.write(pb.WorkerMessage(results=pb.Results(results=results, want=len(results))))
             case "ack":
                 known = [self._unacked.pop((x.task_id, x.attempt), None) for x in message.ack.leases]
                 self._book.ack(sum(result is not None for result in known))
@@ -99,13 +99,13 @@ class NoOpWorker:
         return result
 
 
-async def submit(process: Reachable, uid: str, tasks: Sequence[pb.TaskSpec]) -> None:
+async def submit(process: Reachable, uid: str, tasks: Sequence[pb.TaskSpec], *, batch: int = BULK) -> None:
     """Submit a job in as many requests as it needs."""
     async with process.channel("admin") as channel:
         calls = stub(channel)
-        for start in range(0, len(tasks), SUBMIT_BATCH):
+        for start in range(0, len(tasks), batch):
             await calls.SubmitJob(pb.SubmitJobRequest(
-                uid=uid, namespace="default", name=uid, kind="Bench", retries=3, tasks=tasks[start:start + SUBMIT_BATCH]
+                uid=uid, namespace="default", name=uid, kind="Bench", retries=3, tasks=tasks[start:start + batch]
             ))
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.coordinator_process import CoordinatorProcess, stub
-from bench.load import TYPE, submit
+from bench.load import PIECES, TYPE, submit
 from espalier_coordinator.local import NAME
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
@@ -38,7 +38,7 @@ def measure(*, tasks: int, payload: bytes) -> float:
 async def _job(process: CoordinatorProcess, uid: str, tasks: int, payload: bytes) -> float:
     specs = [pb.TaskSpec(key=str(n), type=TYPE, payload=payload) for n in range(tasks)]
     began = time.monotonic()
-    await submit(process, uid, specs)
+    await submit(process, uid, specs, batch=PIECES)
     async with process.channel("admin") as channel:
         while True:
             found = await stub(channel).GetJob(pb.GetJobRequest(uid=uid))
@@ -53,7 +53,7 @@ def _worker(process: CoordinatorProcess, number: int) -> Iterator[None]:
         "COORDINATOR": f"127.0.0.1:{process.grpc_port}", "COORDINATOR_NAME": NAME, "PORT": "0",
         "CA_FILE": str(process.folder / "tls" / "ca.crt"), "TOKEN_FILE": str(process.folder / "worker.token"),
         "CAPACITY": str(CAPACITY), "PREFETCH": str(PREFETCH), "ID": f"bench-{number}",
-        "EXECUTORS": f"{TYPE}=bench.executor:nothing", "LOG_LEVEL": "ERROR",
+        "EXECUTORS": f"{TYPE}=bench.executor:nothing",
     }  # fmt: skip
     own = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
     environment = own | {f"ESPALIER_WORKER_{name}": value for name, value in variables.items()}

@@ -46,7 +46,10 @@ PEERS = (
         "dramatiq", ("dramatiq[redis]==2.2.1",),
         ("{bin}dramatiq", "dramatiq_app", f"--processes={WORKERS}", "--threads=8"),
     ),
-    Peer("arq", ("arq==0.28.0",), ("{bin}arq", "arq_app.WorkerSettings"), processes=WORKERS),
+    Peer(
+        "arq", ("arq==0.28.0",), ("{bin}arq", "arq_app.WorkerSettings", "--custom-log-dict", "arq_app.QUIET"),
+        processes=WORKERS,
+    ),
     Peer(
         "taskiq", ("taskiq==0.13.0", "taskiq-redis==1.2.4"),
         ("{bin}taskiq", "worker", "taskiq_app:broker", f"--workers={WORKERS}", "--max-async-tasks=200",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import random
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from espalier_coordinator import local
@@ -43,7 +41,7 @@ from espalier_kit import logs
 from espalier_kit.clock import Clock, SystemClock
 from espalier_kit.commandline import program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, Conflict, EspalierError, Misconfigured
-from espalier_kit.lifecycle import run_program
+from espalier_kit.lifecycle import no_garbage, run_program
 from espalier_kit.settings import load
 from espalier_rpc.server import Server, TlsFiles
 from espalier_rpc.v1 import coordinator_pb2 as pb
@@ -115,7 +113,7 @@ async def serve(
     host = Host(engine, store, clock)
     if seat:
         seat.keep(host.fail_soon)
-    with _no_garbage():
+    with no_garbage(seldom=(20_000, 20, 50)):
         host.do(engine.load(store.load()))
     server = Server(_address(settings.host, settings.grpc_port), tls, [_service_name(), KEDA])
     pending = Pending(host, frozenset(settings.pools.values()))
@@ -148,18 +146,6 @@ async def serve(
         raise host.failure
     if host.failed.is_set():
         raise RuntimeError("the store or the engine broke; start again from what is on disk")
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """What is loaded stays: the collector need neither look while it grows nor ever again, and seldom later."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
-        gc.enable()
 
 
 async def wait_for_tls(tls: TlsFiles, stop: asyncio.Event, clock: Clock) -> None:

@@ -48,7 +48,7 @@ def problem_of(report: Report, known: Collection[str]) -> Permanent | None:
     if len(report.value) > MAX_INLINE_BYTES:
         return Permanent(f"a value of {len(report.value)} bytes exceeds {MAX_INLINE_BYTES}: store it as an artifact "
                          "and return its digest", reason="ValueTooLarge")
-    if not all(math.isfinite(tally) for tally in report.tallies.values()):
+    if report.tallies and not all(map(math.isfinite, report.tallies.values())):
         return Permanent("tallies must be finite numbers", reason="InvalidTally")
     if not report.children:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from espalier_coordinator.cache import ResultCache
@@ -50,7 +50,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Writes that belong together; answer with `committed([ticket])` once they are on disk."""
+    """Writes of one transaction; answer with `committed([ticket])` once they are on disk."""
 
     ticket: int
     writes: tuple[Write, ...]
@@ -61,7 +61,7 @@ class Effects:
     """What the shell has to do now."""
 
     messages: list[tuple[int, Message]] = field(default_factory=list)
-    commits: list[Commit] = field(default_factory=list)
+    commit: Commit | None = None
     changed: set[str] = field(default_factory=set)
     """Jobs whose view changed."""
 
@@ -101,23 +101,45 @@ class Core:
         """Whether any task ever asked for some."""
         self._sequence = 0
         self._ticket = 0
-        self._applies: dict[int, Callable[[], None] | None] = {}
+        self._applies: dict[int, list[Callable[[], None]]] = {}
+        self._writes: list[Write] = []
+        self._once_written: list[Callable[[], None]] = []
+        self._acks: dict[int, list[Lease]] = {}
+        """By session: what the `Ack` among the effects so far tells."""
         self._out = Effects()
 
     # ------------------------------------------------------------ effects
 
-    def _commit(self, writes: Sequence[Write], apply: Callable[[], None] | None) -> None:
-        self._ticket += 1
-        self._applies[self._ticket] = apply
-        self._out.commits.append(Commit(self._ticket, tuple(writes)))
+    def _commit(self, writes: Iterable[Write], apply: Callable[[], None] | None) -> None:
+        """Write with everything else of these effects, then `apply`."""
+        self._writes += writes
+        if apply is not None:
+            self._once_written.append(apply)
+
+    def _take_effects(self) -> Effects:
+        """All that has to be done since the last time."""
+        out, self._out = self._out, Effects()
+        self._acks.clear()
+        if self._writes or self._once_written:
+            self._ticket += 1
+            out.commit = Commit(self._ticket, tuple(self._writes))
+            self._applies[self._ticket] = self._once_written
+            self._writes, self._once_written = [], []
+        return out
 
     def _send(self, session: int | None, message: Message) -> None:
         if session is not None:
             self._out.messages.append((session, message))
 
     def _ack(self, worker_key: str, lease: Lease) -> None:
-        if worker := self.workers.get(worker_key):
-            self._send(worker.session, Ack((lease,)))
+        worker = self.workers.get(worker_key)
+        if worker is None or worker.session is None:
+            return
+        leases = self._acks.get(worker.session)
+        if leases is None:
+            leases = self._acks[worker.session] = []
+            self._send(worker.session, Ack(leases))
+        leases.append(lease)
 
     # ------------------------------------------------------------ jobs
 
@@ -226,10 +248,10 @@ class Core:
         task.ready_since = self._clock.monotonic()
         self.ready.put(task.lane, task.record.sequence, task.record.id)
 
-    def _lease(self, worker: WorkerEntry, task: TaskEntry, number: int) -> None:
+    def _lease(self, worker: WorkerEntry, task: TaskEntry, number: int, timeout_s: float) -> None:
         """The backstop allows twice the timeout: a task that was fetched ahead starts when the one before it ended."""
         entry = self.jobs[task.record.job_uid]
-        deadline_at = self._clock.monotonic() + 2 * entry.timeout_s_of(task) + self._limits.timeout_grace_s
+        deadline_at = self._clock.monotonic() + 2 * timeout_s + self._limits.timeout_grace_s
         heapq.heappush(self._deadlines, (deadline_at, task.record.id, number))
         entry.move(task, Event.GRANTED)
         task.lease, task.revoked_at = Attempt(number, worker.key, deadline_at), None

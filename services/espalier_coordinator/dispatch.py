@@ -25,8 +25,7 @@ class Dispatch(Results):
     def _flush(self) -> Effects:
         """Hand out what is ready, then everything that has to be done."""
         self._dispatch()
-        out, self._out = self._out, Effects()
-        return out
+        return self._take_effects()
 
     def _dispatch(self) -> None:
         if self.ready.is_empty:
@@ -83,8 +82,9 @@ class Dispatch(Results):
 
     def _grant(self, worker: WorkerEntry, task: TaskEntry) -> Assignment | None:
         entry = self.jobs[task.record.job_uid]
-        inputs = tuple(_input(entry.tasks[d.key]) for d in task.record.depends_on)
-        if sum(len(i.value) for i in inputs) > MAX_INPUT_BYTES:
+        needs = task.record.depends_on
+        inputs = tuple(_input(entry.tasks[d.key]) for d in needs) if needs else ()
+        if inputs and sum(len(i.value) for i in inputs) > MAX_INPUT_BYTES:
             self._end(task, Ending(TaskState.FAILED, task.spent.attempt, "InputsTooLarge",
                                    f"the values of its dependencies exceed {MAX_INPUT_BYTES} bytes: use artifacts"))
             return None
@@ -92,12 +92,12 @@ class Dispatch(Results):
             return None
         worker.wants -= 1
         self._send_context(worker, entry)
-        self._lease(worker, task, task.spent.attempt + 1)
+        number, timeout_s = task.spent.attempt + 1, entry.timeout_s_of(task)
+        self._lease(worker, task, number, timeout_s)
         self.statistics.granted += 1
         if entry.bucket:
             entry.bucket.take()
-        timeout_s = entry.timeout_s_of(task)
-        return Assignment(task.record, task.spent.attempt + 1, entry.job.name, entry.job.namespace, timeout_s, inputs)
+        return Assignment(task.record, number, entry.job.name, entry.job.namespace, timeout_s, inputs)
 
     def _is_answered(self, worker: WorkerEntry, task: TaskEntry, entry: JobEntry, inputs: tuple[Input, ...]) -> bool:
         """Whether the result of an equal task ends this one. A worker that does not say its version has no part in it.

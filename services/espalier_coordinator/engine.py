@@ -103,17 +103,18 @@ class Engine(Steering):
 
     def want(self, session: int, n: int) -> Effects:
         """The worker has room for `n` more tasks than it already asked for."""
-        worker = self._worker(session)
-        worker.wants = min(worker.wants + max(n, 0), MAX_WANTS)
+        self._wish(self._worker(session), n)
         return self._flush()
 
     def withdraw(self, session: int) -> None:
         """The worker no longer waits for what it asked for and did not get."""
         self._worker(session).wants = 0
 
-    def results(self, session: int, reports: Iterable[Report]) -> Effects:
-        """Attempts ended. Each is acked once its effect, or the one that won over it, is on disk."""
+    def results(self, session: int, reports: Iterable[Report], want: int = 0) -> Effects:
+        """Attempts ended, and there is room for `want` more. Each is acked once its effect, or the one that won over
+        it, is on disk."""
         worker = self._worker(session)
+        self._wish(worker, want)
         for report in reports:
             self._report(worker, report)
         return self._flush()
@@ -199,9 +200,12 @@ class Engine(Steering):
     def committed(self, tickets: Iterable[int]) -> Effects:
         """These commits are on disk, in this order: what they said is true now."""
         for ticket in tickets:
-            if apply := self._applies.pop(ticket):
+            for apply in self._applies.pop(ticket):
                 apply()
         return self._flush()
+
+    def _wish(self, worker: WorkerEntry, n: int) -> None:
+        worker.wants = min(worker.wants + max(n, 0), MAX_WANTS)
 
     def _worker(self, session: int) -> WorkerEntry:
         """The session's worker, whose leases every message renews. Raises `Permanent` before its Hello."""

@@ -18,6 +18,8 @@ def check(new: Sequence[Node], known: Collection[str]) -> None:
 
     `known` are the keys that the job already has: they cannot wait for new ones, so no cycle runs through them.
     """
+    if not any(depends_on for _, depends_on in new):
+        return
     mine: dict[str, tuple[Dependency, ...]] = {}
     for key, depends_on in new:
         if key not in known:
@@ -92,6 +94,8 @@ class Graph:
 
     def finish(self, key: str, state: TaskState) -> tuple[list[str], list[str]]:
         """A task ended: returns the keys that may run now and, transitively, those skipped because of it."""
+        if key not in self._dependents:
+            return [], []
         ready: list[str] = []
         skipped: list[str] = []
         ended = [(key, state)]

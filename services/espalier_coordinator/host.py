@@ -110,19 +110,18 @@ class Host:
         await asyncio.to_thread(self.writer.stop, 3.0)
 
     def do(self, effects: Effects) -> asyncio.Future[None] | None:
-        """Carry out; the future is done when the last commit among the effects has taken effect, None without any."""
+        """Carry out; the future is done when what is to be written has taken effect, None where nothing is."""
         for session, message in effects.messages:
             if outbox := self._outboxes.get(session):
                 outbox.put(message)
-        for commit in effects.commits:
-            self.writer.submit(commit.ticket, commit.writes)
+        if effects.commit:
+            self.writer.submit(effects.commit.ticket, effects.commit.writes)
         if effects.changed:
             for watch in self._watches:
                 watch.add(effects.changed)
-        if not effects.commits:
+        if not effects.commit:
             return None
-        ticket = effects.commits[-1].ticket
-        return self._waiting.setdefault(ticket, self._loop.create_future())
+        return self._waiting.setdefault(effects.commit.ticket, self._loop.create_future())
 
     async def settle(self, effects: Effects) -> None:
         """Carry out and wait until it is on disk."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from espalier_coordinator.model import NO_TALLIES, NewTask, Resources, TaskRecord
 from espalier_kit.execution import ModelEndpoint, TaskState
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """One attempt of one task."""
 
     task_id: str
@@ -58,8 +58,7 @@ class Hello:
         return f"{owner}/{self.worker_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """An attempt's result."""
 
     lease: Lease
@@ -67,7 +66,7 @@ class Report:
     reason: str = ""
     message: str = ""
     value: bytes = b""
-    tallies: Mapping[str, float] = field(default_factory=lambda: NO_TALLIES)
+    tallies: Mapping[str, float] = NO_TALLIES
     children: tuple[NewTask, ...] = ()
     execution_s: float = 0.0
 
@@ -103,8 +102,7 @@ class Input:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """A task to run."""
 
     record: TaskRecord
@@ -126,7 +124,7 @@ class Tasks:
 class Ack:
     """These results are on disk."""
 
-    leases: tuple[Lease, ...]
+    leases: Sequence[Lease]
 
 
 @dataclass(frozen=True, slots=True)

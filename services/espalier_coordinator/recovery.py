@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from espalier_coordinator.dispatch import Dispatch
@@ -50,7 +49,7 @@ class Recovery(Dispatch):
             self._send_context(worker, self.jobs[task.record.job_uid])
         elif task is not None and lease.task_id in self._in_doubt and self._may_adopt(worker, task, lease):
             self._in_doubt.discard(lease.task_id)
-            self._lease(worker, task, lease.attempt)
+            self._lease(worker, task, lease.attempt, self.jobs[task.record.job_uid].timeout_s_of(task))
             self.statistics.adopted += 1
             self._send_context(worker, self.jobs[task.record.job_uid])
         else:
@@ -118,7 +117,7 @@ class Recovery(Dispatch):
         if not self._is_someone_missing:
             self._queue_again(open_tasks, None)
             return
-        spent = [replace(t.spent, attempt=t.spent.attempt + 1) for t in open_tasks]
+        spent = [t.spent._replace(attempt=t.spent.attempt + 1) for t in open_tasks]
         for task in open_tasks:
             task.is_settling = True
         writes = [PutSpent(t.record.id, s) for t, s in zip(open_tasks, spent, strict=True)]
@@ -161,7 +160,7 @@ class Recovery(Dispatch):
         stalled_s = now - self._last_tick
         self._last_tick = now
         if stalled_s > self._limits.heartbeat_s:
-            self._commit([], None)
+            self._commit([], lambda: None)
             for worker in self.workers.values():
                 worker.expires_at += stalled_s
 

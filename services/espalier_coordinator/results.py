@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 from espalier_coordinator.cache import Cached
 from espalier_coordinator.checks import problem_of
@@ -19,6 +19,11 @@ from espalier_kit.execution import TaskState
 PLATFORM_FAULT = "PlatformFault"
 MAX_MESSAGE = 500
 """Characters of a line of progress that a job's view shows."""
+
+_STATES: Mapping[Verdict, TaskState] = MappingProxyType({
+    Verdict.DONE: TaskState.DONE, Verdict.CANCELLED: TaskState.CANCELLED,
+})
+"""How a task stands after an attempt that ended it; after any other it has failed."""
 
 
 class Results(Core):
@@ -47,15 +52,13 @@ class Results(Core):
         elif report.verdict is Verdict.PLATFORM_FAULT:
             self._fail_attempt(task, report.reason, report.message)
         elif report.verdict is Verdict.CANCELLED and not entry.job.cancelled:
-            self._close_attempt(task, replace(task.spent, attempt=task.spent.attempt + 1))
+            self._close_attempt(task, task.spent._replace(attempt=task.spent.attempt + 1))
         else:
             children = report.children if report.verdict is Verdict.DONE else ()
             self._end(task, self._ending(task, report), children)
 
     def _ending(self, task: TaskEntry, report: Report) -> Ending:
-        state = {Verdict.DONE: TaskState.DONE, Verdict.CANCELLED: TaskState.CANCELLED}.get(
-            report.verdict, TaskState.FAILED
-        )
+        state = _STATES.get(report.verdict, TaskState.FAILED)
         assert task.lease is not None
         return Ending(
             state, task.spent.faults + 1, report.reason, report.message, report.value, report.tallies,
@@ -99,8 +102,8 @@ class Results(Core):
         task.is_settling = True
         job_uid = task.record.job_uid
         known = self.jobs[job_uid].tasks
-        records = self._records(job_uid, (c for c in children if c.key not in known))
-        writes: list[Write] = [PutEnding(task.record.id, job_uid, ending)]
+        records = self._records(job_uid, [c for c in children if c.key not in known]) if children else ()
+        writes: list[Write] = [PutEnding(task.record, ending)]
         if records:
             writes.insert(0, PutTasks(records))
         if spent is not None:

@@ -5,6 +5,7 @@ No I/O, no clock.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
@@ -100,15 +101,51 @@ def _has(resources: dict[str, float], lane: Lane) -> bool:
 
 _Rank = tuple[int, float, int]
 """-priority, share, sequence of its first task."""
-_Head = tuple[_Rank, int, Lane]
-"""A lane's rank, a tie-breaker, and the lane."""
+
+
+class Queue:
+    """A lane's tasks by sequence. Nearly all come in order and wait in a line; what comes back is sorted in beside it.
+    """
+
+    __slots__ = ("_back", "_line")
+
+    def __init__(self) -> None:
+        self._line: deque[tuple[int, str]] = deque()
+        self._back: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._line) + len(self._back)
+
+    @property
+    def first(self) -> tuple[int, str]:
+        """The lowest sequence and whose it is."""
+        if self._back and not (self._line and self._line[0] < self._back[0]):
+            return self._back[0]
+        return self._line[0]
+
+    def put(self, sequence: int, task_id: str) -> None:
+        """Queue a task at its own place."""
+        if self._line and sequence < self._line[-1][0]:
+            heappush(self._back, (sequence, task_id))
+        else:
+            self._line.append((sequence, task_id))
+
+    def pop(self) -> str:
+        """Take the first."""
+        if self._back and not (self._line and self._line[0] < self._back[0]):
+            return heappop(self._back)[1]
+        return self._line.popleft()[1]
+
+
+_Head = tuple[_Rank, int, Lane, Queue]
+"""A lane's rank, a tie-breaker, the lane, and its tasks."""
 
 
 class ReadyTasks:
-    """Ready tasks by lane, each a heap by sequence; jobs have a priority and may be held back."""
+    """Ready tasks by lane, each in the order of submission; jobs have a priority and may be held back."""
 
     def __init__(self, fairness: Fairness = Fairness.PRIORITY) -> None:
-        self._lanes: dict[Lane, list[tuple[int, str]]] = {}
+        self._lanes: dict[Lane, Queue] = {}
         self._priority: dict[str, int] = {}
         self._held: set[str] = set()
         self._shares = Shares(fairness)
@@ -126,11 +163,11 @@ class ReadyTasks:
 
     def put(self, lane: Lane, sequence: int, task_id: str) -> None:
         """Queue a task at its own place, also one that comes back."""
-        heap = self._lanes.get(lane)
-        if heap is None:
-            heap = self._lanes[lane] = []
+        queue = self._lanes.get(lane)
+        if queue is None:
+            queue = self._lanes[lane] = Queue()
             self._shares.enter(lane.namespace, lane.job_uid)
-        heappush(heap, (sequence, task_id))
+        queue.put(sequence, task_id)
 
     def forget(self, job_uid: str) -> None:
         """Drop all of a job's tasks."""
@@ -143,41 +180,40 @@ class ReadyTasks:
 
     def depths(self) -> dict[Lane, int]:
         """Tasks waiting per lane."""
-        return {lane: len(heap) for lane, heap in self._lanes.items()}
+        return {lane: len(queue) for lane, queue in self._lanes.items()}
 
     def heads(self) -> Iterator[tuple[Lane, str]]:
         """The task that has its turn next in each lane, jobs that are held back left out."""
-        return ((lane, heap[0][1]) for lane, heap in self._lanes.items() if lane.job_uid not in self._held)
+        return ((lane, queue.first[1]) for lane, queue in self._lanes.items() if lane.job_uid not in self._held)
 
     def assign(self, demands: Iterable[Demand], rules: Rules | None = None) -> Iterator[tuple[str, str]]:
         """Take tasks for the workers that want some: yields (worker, task id), the least loaded worker first."""
         if not self._lanes:
             return
-        heads: dict[Profile, list[_Head]] = {}
-        turn = [(d.held / d.capacity, n, d, d.wants) for n, d in enumerate(demands) if d.wants > 0]
+        wanting = [d for d in demands if d.wants > 0]
+        heads = {profile: self._heads(profile) for profile in {d.profile for d in wanting}}
+        turn = [(d.held / d.capacity, n, d, d.wants, heads[d.profile]) for n, d in enumerate(wanting)]
         heapify(turn)
         while turn:
-            load, n, demand, wants = heappop(turn)
-            if demand.profile not in heads:
-                heads[demand.profile] = self._heads(demand.profile)
-            task_id = self._take(heads[demand.profile], demand, rules)
+            load, n, demand, wants, mine = heappop(turn)
+            task_id = self._take(mine, demand, rules)
             if task_id is None:
                 continue
             yield demand.worker, task_id
             if wants > 1:
-                heappush(turn, (load + 1 / demand.capacity, n, demand, wants - 1))
+                heappush(turn, (load + 1 / demand.capacity, n, demand, wants - 1, mine))
 
     def _heads(self, profile: Profile) -> list[_Head]:
         heads = [
-            (self._rank(lane, heap), n, lane) for n, (lane, heap) in enumerate(self._lanes.items())
+            (self._rank(lane, queue), n, lane, queue) for n, (lane, queue) in enumerate(self._lanes.items())
             if lane.job_uid not in self._held and may_run(profile, lane)
         ]
         heapify(heads)
         return heads
 
-    def _rank(self, lane: Lane, heap: list[tuple[int, str]]) -> _Rank:
+    def _rank(self, lane: Lane, queue: Queue) -> _Rank:
         share = self._shares.of(lane.namespace, lane.job_uid)
-        return -self._priority.get(lane.job_uid, 0), share, heap[0][0]
+        return -self._priority.get(lane.job_uid, 0), share, queue.first[0]
 
     def _take(self, heads: list[_Head], demand: Demand, rules: Rules | None) -> str | None:
         """The first task of the best lane; ranks that another profile has made stale are mended on the way.
@@ -188,30 +224,29 @@ class ReadyTasks:
         taken = None
         while heads and taken is None:
             head = heappop(heads)
-            rank, n, lane = head
-            heap = self._lanes.get(lane)
-            if heap is None:
+            rank, n, lane, queue = head
+            if not queue:
                 continue
-            if rank != (now := self._rank(lane, heap)):
-                heappush(heads, (now, n, lane))
+            if rank != (now := self._rank(lane, queue)):
+                heappush(heads, (now, n, lane, queue))
             elif rules is not None and not rules.is_open(lane):
                 continue
             elif rules is not None and not rules.allows(demand, lane):
                 aside.append(head)
             else:
-                taken = self._pop(lane, heap)
-                if heap:
-                    heappush(heads, (self._rank(lane, heap), n, lane))
+                taken = self._pop(lane, queue)
+                if queue:
+                    heappush(heads, (self._rank(lane, queue), n, lane, queue))
                 if rules is not None:
                     rules.took(demand, lane)
         for head in aside:
             heappush(heads, head)
         return taken
 
-    def _pop(self, lane: Lane, heap: list[tuple[int, str]]) -> str:
-        _, task_id = heappop(heap)
+    def _pop(self, lane: Lane, queue: Queue) -> str:
+        task_id = queue.pop()
         self._shares.charge(lane.namespace, lane.job_uid)
-        if not heap:
+        if not queue:
             del self._lanes[lane]
             self._shares.leave(lane.namespace, lane.job_uid)
         return task_id

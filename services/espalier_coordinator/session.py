@@ -76,7 +76,8 @@ def _handle(host: Host, identity: Identity, session: int, message: pb.WorkerMess
         case "want":
             effects = engine.want(session, message.want.n)
         case "results":
-            effects = engine.results(session, [report_from_wire(r) for r in message.results.results])
+            reports = [report_from_wire(r) for r in message.results.results]
+            effects = engine.results(session, reports, message.results.want)
         case "heartbeat":
             effects = engine.heartbeat(session, progress_from_wire(message.heartbeat.progress))
         case "hand_back":

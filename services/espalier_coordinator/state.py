@@ -17,7 +17,7 @@ MAX_OUTCOMES = 20
 """Failed tasks, and ended tasks without dependents, that a job's view carries."""
 
 
-_OPEN = tuple(state for state in TaskState if state not in FINAL)
+NOTHING_SPENT = Spent()
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +27,7 @@ class TaskEntry:
     record: TaskRecord
     lane: Lane
     state: TaskState = TaskState.BLOCKED
-    spent: Spent = field(default_factory=Spent)
+    spent: Spent = NOTHING_SPENT
     lease: Attempt | None = None
     ending: Ending | None = None
     is_settling: bool = False
@@ -90,7 +90,8 @@ class JobEntry:
 
     @property
     def is_finished(self) -> bool:
-        return not any(self.counts[state] for state in _OPEN)
+        counts = self.counts
+        return not (counts[TaskState.BLOCKED] or counts[TaskState.READY] or counts[TaskState.RUNNING])
 
     @property
     def is_held(self) -> bool:

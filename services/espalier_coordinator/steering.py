@@ -138,7 +138,7 @@ class Steering(Completed):
         for task in entry.tasks.values():
             if task.lease:
                 self._cancel_lease(task, entry.job.cancel_reason)
-                task.lease = replace(task.lease, deadline_at=until)
+                task.lease = task.lease._replace(deadline_at=until)
                 heapq.heappush(self._deadlines, (until, task.record.id, task.lease.number))
             elif not task.is_final and not task.is_settling:
                 entry.move(task, Event.CANCELLED)

@@ -78,8 +78,8 @@ def _rendered(task: NewTask, name: str, values: Mapping[str, str]) -> NewTask:
     def text(source: str) -> str:
         return _text(source, values, name)
 
-    return replace(
-        task, key=text(task.key), type=text(task.type), tags=tuple(text(tag) for tag in task.tags),
+    return task._replace(
+        key=text(task.key), type=text(task.type), tags=tuple(text(tag) for tag in task.tags),
         depends_on=tuple(replace(d, key=text(d.key)) for d in task.depends_on),
         payload=_payload(task, name, lambda leaf: _leaf(leaf, values, name)),
     )

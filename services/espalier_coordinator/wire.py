@@ -102,19 +102,26 @@ def _resources(amounts: Mapping[str, float]) -> Resources:
     return tuple(sorted(amounts.items()))
 
 
+def lease_from_wire(message: pb.Lease) -> Lease:
+    return Lease(message.task_id, message.attempt)
+
+
 def leases_from_wire(leases: Iterable[pb.Lease]) -> tuple[Lease, ...]:
-    return tuple(Lease(x.task_id, x.attempt) for x in leases)
+    return tuple(map(lease_from_wire, leases))
 
 
 def task_from_wire(message: pb.TaskSpec) -> NewTask:
     """Raises `Permanent` with a sentence."""
-    if message.tags or message.resources:
-        _storable((*message.tags, *message.resources), f"tags and resources of task {message.key!r}")
+    tags, resources, depends_on, timeout_s = message.tags, message.resources, message.depends_on, message.timeout_s
+    if tags or resources:
+        _storable((*tags, *resources), f"tags and resources of task {message.key!r}")
+    if timeout_s:
+        _finite(timeout_s, f"timeout_s of task {message.key!r}")
     return NewTask(
-        message.key, message.type, message.payload, tuple(dependency_from_wire(d) for d in message.depends_on),
-        _finite(message.timeout_s, f"timeout_s of task {message.key!r}"),
-        message.retries if message.HasField("retries") else None, tuple(message.tags),
-        _resources(message.resources), message.cache,
+        message.key, message.type, message.payload,
+        tuple(map(dependency_from_wire, depends_on)) if depends_on else (), timeout_s,
+        message.retries if message.HasField("retries") else None, tuple(tags) if tags else (),
+        _resources(resources) if resources else (), message.cache,
     )
 
 
@@ -164,12 +171,13 @@ def reservation_to_wire(r: Reservation) -> pb.Reservation:
 
 def report_from_wire(message: pb.TaskResult) -> Report:
     """A result; what nobody could have meant counts as a fault of the platform and keeps its sentence."""
-    lease = Lease(message.lease.task_id, message.lease.attempt)
+    lease = lease_from_wire(message.lease)
+    tallies, children = message.tallies, message.children
     try:
         return Report(
             lease, Verdict(message.outcome), readable(message.reason), readable(message.message), message.value,
-            dict(message.tallies) if message.tallies else NO_TALLIES,
-            tuple(task_from_wire(c) for c in message.children), _finite(message.execution_s, "execution_s"),
+            dict(tallies) if tallies else NO_TALLIES, tuple(map(task_from_wire, children)) if children else (),
+            _finite(message.execution_s, "execution_s"),
         )
     except (Permanent, ValueError) as error:
         return Report(lease, Verdict.PLATFORM_FAULT, "InvalidResult", str(error))
@@ -208,7 +216,9 @@ def _tasks(assignments: Iterable[Assignment]) -> Iterator[pb.CoordinatorMessage]
     tasks, size = pb.Tasks(), 0
     for assignment in assignments:
         _add_assignment(tasks, assignment)
-        size += len(assignment.record.payload) + sum(len(i.value) for i in assignment.inputs)
+        size += len(assignment.record.payload)
+        if assignment.inputs:
+            size += sum(len(i.value) for i in assignment.inputs)
         if size > MAX_TASKS_BYTES:
             yield pb.CoordinatorMessage(tasks=tasks)
             tasks, size = pb.Tasks(), 0

@@ -160,11 +160,15 @@ def assignment_from_wire(message: pb.Assignment, now: datetime) -> Task:
 
 
 def task_report_to_wire(report: TaskReport) -> pb.TaskResult:
-    return pb.TaskResult(
-        lease=pb.Lease(task_id=report.task_id, attempt=report.attempt), outcome=report.outcome, reason=report.reason,
-        message=report.message, value=value_to_wire(report.value), tallies=dict(report.tallies),
-        children=[task_to_wire(c) for c in report.children], execution_s=report.execution_s,
-    )
+    message = pb.TaskResult(outcome=report.outcome, value=report.value, execution_s=report.execution_s)
+    message.lease.task_id, message.lease.attempt = report.task_id, report.attempt
+    if report.reason or report.message:
+        message.reason, message.message = report.reason, report.message
+    if report.tallies:
+        message.tallies.update(report.tallies)
+    if report.children:
+        message.children.extend(map(task_to_wire, report.children))
+    return message
 
 
 def _invalid(message: str) -> Permanent:

@@ -152,7 +152,8 @@ class TaskReport:
     outcome: ResultOutcome
     reason: str = ""
     message: str = ""
-    value: Mapping[str, Any] = field(default_factory=dict)
+    value: bytes = b"{}"
+    """A JSON object."""
     tallies: Mapping[str, float] = field(default_factory=dict)
     children: tuple[TaskSpec, ...] = ()
     execution_s: float = 0.0

@@ -14,7 +14,7 @@ from espalier_kit import logs
 from espalier_kit.clock import SystemClock
 from espalier_kit.commandline import program_parser, variables
 from espalier_kit.errors import EXIT_MISCONFIGURED, EXIT_STOPPED, Misconfigured
-from espalier_kit.lifecycle import run_program
+from espalier_kit.lifecycle import no_garbage, run_program
 from espalier_kit.settings import load
 from espalier_worker import canary, health, once
 from espalier_worker.compatibility import meanings, translated
@@ -80,8 +80,9 @@ async def serve(settings: WorkerSettings, executors: Executors, stop: asyncio.Ev
     metrics, clock = Metrics(), SystemClock()
     if settings.once:
         await once.warm_up(executors)
-    listener = health.listen(settings.host, settings.port)
-    door = Door(settings, clock, health_address=health.address_of(listener))
+    with no_garbage():
+        listener = health.listen(settings.host, settings.port)
+        door = Door(settings, clock, health_address=health.address_of(listener))
     async with door.web() as http:
         identity = Identity(
             worker_id=settings.id, job_uid=settings.job_uid, capacity=1 if settings.once else settings.capacity,

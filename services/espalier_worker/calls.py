@@ -67,9 +67,9 @@ class CallsClient:
                 case "hello":
                     yield await self._register(message.hello)
                 case "want":
-                    self._wanted += message.want.n
-                    self._wake.set()
+                    self._want(message.want.n)
                 case "results":
+                    self._want(message.results.want)
                     yield await self._report(message.results.results)
                 case "hand_back":
                     yield await self._report(_given_back(message.hand_back.leases))
@@ -78,6 +78,10 @@ class CallsClient:
                         yield told
         await self._client.unary("DeregisterWorker", pb.DeregisterWorkerRequest(worker_id=self._worker_id))
         yield None
+
+    def _want(self, n: int) -> None:
+        self._wanted += n
+        self._wake.set()
 
     async def _register(self, hello: pb.Hello) -> pb.CoordinatorMessage:
         self._worker_id = hello.worker_id

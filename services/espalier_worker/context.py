@@ -34,7 +34,9 @@ class AttemptContext:
         self._endpoints = endpoints
         self._cancelled = asyncio.Event()
         self._progress: tuple[float, str] | None = None
-        self._log = logging.LoggerAdapter(log, identity(task))
+        self._task = task
+        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+        self._stop: Callable[[], None] | None = None
         self.abort_reason: Abort | None = None
         self.abort_said = ""
         """What the one who cancelled gave as the reason."""
@@ -49,6 +51,8 @@ class AttemptContext:
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        if self._log is None:  # most attempts of small tasks say nothing
+            self._log = logging.LoggerAdapter(log, identity(self._task))
         return self._log
 
     def endpoints(self) -> tuple[ModelEndpoint, ...]:
@@ -66,8 +70,16 @@ class AttemptContext:
         """Ask the attempt to stop; the first reason counts."""
         if self.abort_reason is None:
             self.abort_reason, self.abort_said = reason, said
-            self._log.info("attempt is to stop", extra={"reason": reason, "said": said})
+            self.log.info("attempt is to stop", extra={"reason": reason, "said": said})
         self._cancelled.set()
+        if self._stop is not None:
+            self._stop()
+
+    def when_aborted(self, stop: Callable[[], None] | None) -> None:
+        """Whom to tell of an abort, also of one that came before; None: nobody any more."""
+        self._stop = stop
+        if stop is not None and self.abort_reason is not None:
+            stop()
 
 
 def identity(task: Task) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import NamedTuple
 
 from espalier_kit.execution import Task
@@ -26,12 +27,9 @@ class Lease(NamedTuple):
 class Grant:
     """One attempt as granted; its deadline starts when it starts, `timeout_s` seconds."""
 
+    lease: Lease
     task: Task
     timeout_s: float
-
-    @property
-    def lease(self) -> Lease:
-        return Lease(self.task.id, self.task.attempt)
 
     def at(self, now: datetime) -> Task:
         """The task, started now."""
@@ -50,8 +48,10 @@ class Leases:
         self._window = capacity + prefetch
         self._queued: dict[Lease, Grant] = {}
         self._running: dict[Lease, Grant] = {}
+        self._open: dict[str, Lease] = {}
+        """The lease of each task that is queued or running."""
         self._results: dict[Lease, TaskReport] = {}
-        self._unsent: set[Lease] = set()
+        self._unsent: dict[Lease, TaskReport] = {}
         self._hand_back: set[Lease] = set()
         self._wanted = 0
         self._draining = False
@@ -91,7 +91,7 @@ class Leases:
     def new_session(self) -> None:
         """Wishes of the last session are void; every result goes out again. Call before Hello is made."""
         self._wanted = 0
-        self._unsent = set(self._results)
+        self._unsent = dict(self._results)
         self._hand_back.clear()  # leases that Hello does not list go back by themselves
 
     def grant(self, grants: Iterable[Grant]) -> tuple[Lease, ...]:
@@ -99,19 +99,24 @@ class Leases:
         replaced: list[Lease] = []
         for grant in grants:
             self._wanted = max(0, self._wanted - 1)
-            if grant.lease in self._queued or grant.lease in self._running or grant.lease in self._results:
+            lease = grant.lease
+            known = self._open.get(lease.task_id)
+            if known == lease or lease in self._results:
                 continue
-            replaced += self._replace_older(grant.lease)
+            if known is not None and self._forget(known):
+                replaced.append(known)
             if self._draining:
-                self._hand_back.add(grant.lease)
+                self._hand_back.add(lease)
             else:
-                self._queued[grant.lease] = grant
+                self._queued[lease] = grant
+                self._open[lease.task_id] = lease
         return tuple(replaced)
 
     def start(self) -> tuple[Grant, ...]:
         """Move what capacity allows from queued to running, oldest first."""
-        free = 0 if self._draining else self._capacity - len(self._running)
-        started = tuple(self._queued.values())[:max(0, free)]
+        if self._draining or not self._queued:
+            return ()
+        started = tuple(islice(self._queued.values(), max(0, self._capacity - len(self._running))))
         for grant in started:
             self._running[grant.lease] = self._queued.pop(grant.lease)
         return started
@@ -119,7 +124,8 @@ class Leases:
     def finish(self, report: TaskReport) -> None:
         """An attempt ended; a replaced one leaves nothing behind."""
         lease = Lease(report.task_id, report.attempt)
-        if self._running.pop(lease, None) or self._queued.pop(lease, None):
+        if self._open.get(lease.task_id) == lease:
+            self._forget(lease)
             self._keep(lease, report)
 
     def reject(self, report: TaskReport) -> None:
@@ -131,7 +137,7 @@ class Leases:
         """These results are on disk."""
         for lease in leases:
             self._settled = self._results.pop(lease, None) or self._settled
-            self._unsent.discard(lease)
+            self._unsent.pop(lease, None)
 
     def cancel_queued(self, lease: Lease) -> None:
         """A task that has not started ends as cancelled; anything else is not the book's to stop."""
@@ -142,21 +148,20 @@ class Leases:
     def give_back(self, leases: Iterable[Lease]) -> None:
         """Another worker is idle: what of these has not started goes back; the rest stays."""
         for lease in leases:
-            if self._queued.pop(lease, None):
+            if lease in self._queued:
+                self._forget(lease)
                 self._hand_back.add(lease)
 
     def drain(self) -> None:
         """Want no more, give back what has not started."""
         self._draining = True
-        self._hand_back.update(self._queued)
-        self._queued.clear()
+        self.give_back(tuple(self._queued))
 
     # ------------------------------------------------------------ out
     def take_results(self) -> tuple[TaskReport, ...]:
         """The results that this session has not sent; they stay until acked."""
-        chosen = tuple(report for lease, report in self._results.items() if lease in self._unsent)
-        self._unsent.clear()
-        return chosen
+        unsent, self._unsent = self._unsent, {}
+        return tuple(unsent.values())
 
     def take_hand_back(self) -> tuple[Lease, ...]:
         """Leases to give back, once."""
@@ -174,17 +179,14 @@ class Leases:
 
     def _keep(self, lease: Lease, report: TaskReport) -> None:
         """Until it is acked; the last that this book may take ends its work."""
-        self._results[lease] = report
-        self._unsent.add(lease)
+        self._results[lease] = self._unsent[lease] = report
         if self._left is not None:
             self._left -= 1
             if self._left <= 0:
                 self.drain()
 
-    def _replace_older(self, lease: Lease) -> list[Lease]:
-        for older in [held for held in self._queued if held.task_id == lease.task_id]:
-            del self._queued[older]
-        running = [held for held in self._running if held.task_id == lease.task_id]
-        for older in running:
-            del self._running[older]
-        return running
+    def _forget(self, lease: Lease) -> bool:
+        """Neither queued nor running any more; whether it was running."""
+        del self._open[lease.task_id]
+        self._queued.pop(lease, None)
+        return self._running.pop(lease, None) is not None

@@ -30,8 +30,12 @@ def hello(
     )
 
 
-def want(n: int) -> pb.WorkerMessage:
-    return pb.WorkerMessage(want=pb.Want(n=n))
+def ask(out: list[pb.WorkerMessage], n: int) -> None:
+    """For `n` more tasks, with the last message if that tells results: a message costs more than a task does."""
+    if out and out[-1].HasField("results"):
+        out[-1].results.want = n
+    else:
+        out.append(pb.WorkerMessage(want=pb.Want(n=n)))
 
 
 def results(reports: Iterable[TaskReport]) -> Iterator[pb.WorkerMessage]:
@@ -67,7 +71,7 @@ def grants(message: pb.Tasks, now: datetime) -> tuple[tuple[Grant, ...], tuple[T
     for assignment in message.tasks:
         try:
             task: Task = assignment_from_wire(assignment, now)
-            good.append(Grant(task, assignment.timeout_s or DEFAULT_TASK_TIMEOUT_S))
+            good.append(Grant(Lease(task.id, task.attempt), task, assignment.timeout_s or DEFAULT_TASK_TIMEOUT_S))
         except (Permanent, ValueError) as error:
             bad.append(
                 TaskReport(

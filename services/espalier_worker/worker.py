@@ -12,7 +12,7 @@ from functools import partial
 from espalier_kit.artifacts import ArtifactStore
 from espalier_kit.clock import Clock
 from espalier_kit.errors import EspalierError
-from espalier_kit.execution import ModelEndpoint
+from espalier_kit.execution import ModelEndpoint, Task
 from espalier_kit.retry import Backoff
 from espalier_rpc.convert import endpoints_from_wire
 from espalier_rpc.v1 import coordinator_pb2 as pb
@@ -23,7 +23,7 @@ from espalier_worker.executors import Executors
 from espalier_worker.health import Facts
 from espalier_worker.leases import Grant, Lease, Leases
 from espalier_worker.metrics import Metrics
-from espalier_worker.run import Runner
+from espalier_worker.run import Attempt, Runner
 from espalier_worker.session import Client, Session
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 RECONNECT = Backoff(first_s=0.4, longest_s=5.0)
 LEAVE_S = 8.0
 """After the drain: seconds for the last results to be acked. Together with `drain_s` less than a pod's 30 s."""
+TOLD_FROM_S = 1.0
+"""Shorter attempts that succeed pass in silence: at thousands a second their lines would cost more than they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Worker:
         self._clock = clock
         self._metrics = metrics
         self._leases = Leases(capacity=identity.capacity, prefetch=identity.prefetch, at_most=identity.at_most)
-        self._attempts: dict[Lease, tuple[AttemptContext, asyncio.Task[None]]] = {}
+        metrics.show(self._leases)
+        self._attempts: dict[Lease, Attempt] = {}
         self._endpoints: dict[str, tuple[ModelEndpoint, ...]] = {}
         self._wake = asyncio.Event()
         self._rng = random.Random()  # jitter only
@@ -88,10 +91,11 @@ class Worker:
             if talking.done():
                 talking.result()
         finally:
-            left = [talking, stopping, *(task for _, task in self._attempts.values())]
-            for task in left:
+            for attempt in self._attempts.values():
+                attempt.abandon()
+            for task in (talking, stopping):
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(talking, stopping, return_exceptions=True)
 
     def facts(self) -> Facts:
         """What health is judged by."""
@@ -121,16 +125,15 @@ class Worker:
         )
 
     def due(self) -> tuple[pb.WorkerMessage, ...]:
-        out: list[pb.WorkerMessage] = []
-        out += messages.results(self._leases.take_results())
+        out = [*messages.results(self._leases.take_results())]
         if back := self._leases.take_hand_back():
             out.append(messages.hand_back(back))
         if n := self._leases.take_want():
-            out.append(messages.want(n))
+            messages.ask(out, n)
         return tuple(out)
 
     def heartbeat(self) -> pb.WorkerMessage:
-        told = ((lease, context.take_progress()) for lease, (context, _) in self._attempts.items())
+        told = ((lease, attempt.context.take_progress()) for lease, attempt in self._attempts.items())
         return messages.heartbeat((lease, *progress) for lease, progress in told if progress is not None)
 
     @property
@@ -199,7 +202,7 @@ class Worker:
 
     def _abort(self, lease: Lease, reason: Abort, said: str = "") -> None:
         if attempt := self._attempts.get(lease):
-            attempt[0].abort(reason, said)
+            attempt.context.abort(reason, said)
 
     def _endpoints_of(self, job_uid: str) -> tuple[ModelEndpoint, ...]:
         return self._endpoints.get(job_uid, ())
@@ -207,28 +210,26 @@ class Worker:
     def _changed(self) -> None:
         """Start what may start, and let the session say what is new."""
         for grant in self._leases.start():
-            context = AttemptContext(
-                grant.task, artifacts=self._artifacts(grant.task.namespace),
-                endpoints=partial(self._endpoints_of, grant.task.job_uid),
-            )
-            running = asyncio.create_task(self._attempt(grant, context), name=f"lease {grant.lease}")
-            self._attempts[grant.lease] = (context, running)
-        self._metrics.running.set(self._leases.running)
-        self._metrics.queued.set(self._leases.queued)
-        self._metrics.unacked.set(self._leases.unacked)
+            self._attempts[grant.lease] = self._begin(grant)
         self._wake.set()
 
-    async def _attempt(self, grant: Grant, context: AttemptContext) -> None:
+    def _begin(self, grant: Grant) -> Attempt:
         task = grant.at(self._clock.now())
-        context.log.info("attempt started")
-        report = await self._runner.run(task, context, timeout_s=grant.timeout_s)
+        endpoints = partial(self._endpoints_of, task.job_uid)
+        context = AttemptContext(task, artifacts=self._artifacts(task.namespace), endpoints=endpoints)
+        if log.isEnabledFor(logging.DEBUG):
+            context.log.debug("attempt started")
+        return self._runner.start(task, context, timeout_s=grant.timeout_s, ended=self._ended)
+
+    def _ended(self, task: Task, report: TaskReport) -> None:
         self._metrics.attempts.labels(task.type, report.outcome, report.reason).inc()
         self._metrics.duration.labels(task.type).observe(report.execution_s)
-        log.info(
-            "attempt ended",
-            extra={**identity(task), "outcome": report.outcome, "reason": report.reason, "seconds": report.execution_s},
-        )
-        del self._attempts[grant.lease]
+        level = level_of(report)
+        if log.isEnabledFor(level):
+            log.log(level, "attempt ended", extra={
+                **identity(task), "outcome": report.outcome, "reason": report.reason, "seconds": report.execution_s,
+            })
+        del self._attempts[Lease(task.id, task.attempt)]
         self._leases.finish(report)
         self._changed()
 
@@ -239,8 +240,14 @@ class Worker:
         self._changed()
         if not self._is_connected and self.is_done:
             return
-        if running := [task for _, task in self._attempts.values()]:
+        if running := [attempt.work for attempt in self._attempts.values()]:
             await asyncio.wait(running, timeout=self._identity.drain_s)
-        for context, _ in self._attempts.values():
-            context.abort(Abort.DRAINED)
+        for attempt in tuple(self._attempts.values()):
+            attempt.context.abort(Abort.DRAINED)
         await self._clock.sleep(LEAVE_S)
+
+
+def level_of(report: TaskReport) -> int:
+    """How loud the end of an attempt is."""
+    is_plain = report.outcome == "done" and report.execution_s < TOLD_FROM_S
+    return logging.DEBUG if is_plain else logging.INFO

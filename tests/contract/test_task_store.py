@@ -136,7 +136,7 @@ def test_each_start_is_another_epoch(reopen: Reopen) -> None:
 
 def test_everything_comes_back_as_it_was(reopen: Reopen) -> None:
     reopen().commit([
-        PutJob(JOB), PutTasks((A, B)), PutSpent(A.id, Spent(2, 1, 1)), PutEnding(A.id, "u", DONE), PutWorker("ns/w"),
+        PutJob(JOB), PutTasks((A, B)), PutSpent(A.id, Spent(2, 1, 1)), PutEnding(A, DONE), PutWorker("ns/w"),
     ])
     snapshot = reopen().load()
     assert snapshot.jobs == (JOB,)
@@ -168,7 +168,7 @@ def test_a_task_that_is_there_is_left_as_it_is(reopen: Reopen) -> None:
 def test_the_first_result_of_a_task_is_kept(reopen: Reopen, is_one_commit: bool) -> None:
     store = reopen()
     store.commit([PutJob(JOB), PutTasks((A,))])
-    writes = [PutEnding(A.id, "u", DONE), PutEnding(A.id, "u", FAILED)]
+    writes = [PutEnding(A, DONE), PutEnding(A, FAILED)]
     for group in [writes] if is_one_commit else [[w] for w in writes]:
         store.commit(group)
     assert reopen().load().tasks == (stored(A, None, DONE),)
@@ -178,7 +178,7 @@ def test_a_dropped_job_takes_its_tasks_and_results_and_nobody_elses(reopen: Reop
     store = reopen()
     other = record_of("v", NewTask("a", "t"), 3)
     store.commit([PutJob(JOB), PutJob(Job("v", "ns", "m", submitted_at=1.0)), PutTasks((A, other)),
-                  PutEnding(A.id, "u", DONE), PutEnding(other.id, "v", DONE)])
+                  PutEnding(A, DONE), PutEnding(other, DONE)])
     store.commit([DropJob("u")])
     snapshot = reopen().load()
     assert [j.uid for j in snapshot.jobs] == ["v"]
@@ -187,7 +187,7 @@ def test_a_dropped_job_takes_its_tasks_and_results_and_nobody_elses(reopen: Reop
 
 def test_a_job_dropped_and_put_again_in_one_commit_starts_anew(reopen: Reopen) -> None:
     store = reopen()
-    store.commit([PutJob(JOB), PutTasks((A,)), PutEnding(A.id, "u", DONE)])
+    store.commit([PutJob(JOB), PutTasks((A,)), PutEnding(A, DONE)])
     store.commit([DropJob("u"), PutJob(JOB), PutTasks((A,))])
     assert reopen().load().tasks == (stored(A),)
 
@@ -208,7 +208,7 @@ def test_a_group_written_twice_leaves_what_it_left_the_first_time(reopen: Reopen
     other = Job("v", "ns", "m", submitted_at=1.0)
     store.commit([PutJob(JOB), PutJob(other), PutTasks((A,))])
     group = [
-        PutWorker("w"), PutSpent(A.id, Spent(1, 1, 0)), PutEnding(A.id, "u", DONE), DropJob("u"), PutJob(JOB),
+        PutWorker("w"), PutSpent(A.id, Spent(1, 1, 0)), PutEnding(A, DONE), DropJob("u"), PutJob(JOB),
         PutTasks((B,)), PutSpent(B.id, Spent(1, 0, 1)), PutSpent(B.id, Spent(2, 0, 2)), DropJob("v"), DropWorker("w"),
     ]
     store.commit(group)
@@ -220,21 +220,21 @@ def test_a_group_written_twice_leaves_what_it_left_the_first_time(reopen: Reopen
 
 
 def test_a_result_of_a_task_that_is_gone_is_not_kept(reopen: Reopen) -> None:
-    reopen().commit([PutJob(JOB), PutEnding(A.id, "u", DONE)])
+    reopen().commit([PutJob(JOB), PutEnding(A, DONE)])
     reopen().commit([PutTasks((A,))])
     assert reopen().load().tasks == (stored(A),)
 
 
 def test_a_reopened_task_is_open_and_takes_the_next_result(reopen: Reopen) -> None:
-    reopen().commit([PutJob(JOB), PutTasks((A,)), PutEnding(A.id, "u", FAILED)])
+    reopen().commit([PutJob(JOB), PutTasks((A,)), PutEnding(A, FAILED)])
     reopen().commit([PutReopened(A.id, Spent(1, 0, 0))])
     assert reopen().load().tasks == (stored(A, Spent(1, 0, 0)),)
-    reopen().commit([PutEnding(A.id, "u", DONE)])
+    reopen().commit([PutEnding(A, DONE)])
     assert reopen().load().tasks == (stored(A, Spent(1, 0, 0), DONE),)
 
 
 def test_a_group_that_reopens_leaves_the_same_when_it_is_written_twice(reopen: Reopen) -> None:
-    group = [PutEnding(A.id, "u", FAILED), PutReopened(A.id, Spent(1)), PutEnding(A.id, "u", DONE)]
+    group = [PutEnding(A, FAILED), PutReopened(A.id, Spent(1)), PutEnding(A, DONE)]
     store = reopen()
     store.commit([PutJob(JOB), PutTasks((A,))])
     for _ in range(2):
@@ -245,7 +245,7 @@ def test_a_group_that_reopens_leaves_the_same_when_it_is_written_twice(reopen: R
 def test_an_archived_job_is_passed_over_and_found(reopen: Reopen) -> None:
     other = replace(JOB, uid="v", namespace="elsewhere", finished_at=9.5)
     c = record_of("v", NewTask("c", "t"), 3)
-    reopen().commit([PutJob(JOB), PutJob(other), PutTasks((A, c)), PutEnding(c.id, "v", FAILED),
+    reopen().commit([PutJob(JOB), PutJob(other), PutTasks((A, c)), PutEnding(c, FAILED),
                      ArchiveJob("v", '{"said": 1}')])
     store = reopen()
     snapshot = store.load()
@@ -268,7 +268,7 @@ def test_how_archived_jobs_ended_is_known_without_their_tasks(reopen: Reopen) ->
     well, badly = replace(JOB, uid="j0", cancelled=False), replace(JOB, uid="j1", cancelled=False)
     tasks = [record_of(uid, NewTask("a", "t"), n) for n, uid in enumerate(("j0", "j1", "u"), 1)]
     reopen().commit([PutJob(well), PutJob(badly), PutJob(replace(JOB, cancelled=True)), PutTasks(tuple(tasks)),
-                     *(PutEnding(t.id, t.job_uid, FAILED if t.job_uid != "j0" else DONE) for t in tasks),
+                     *(PutEnding(t, FAILED if t.job_uid != "j0" else DONE) for t in tasks),
                      *(ArchiveJob(uid, "{}") for uid in ("j0", "j1", "u"))])
     assert [(uid, job.status) for uid, job in reopen().load().archived] == [
         ("j0", "completed"), ("j1", "failed"), ("u", "cancelled")
@@ -283,8 +283,8 @@ def test_nobody_is_found_where_there_is_nobody(reopen: Reopen) -> None:
 def test_dead_letters_come_in_pages_by_sequence_and_only_failed_ones(reopen: Reopen) -> None:
     records = [record_of("u", NewTask(f"t{n}", "t"), n) for n in range(1, 6)]
     store = reopen()
-    store.commit([PutJob(JOB), PutTasks(tuple(records)), *(PutEnding(r.id, "u", FAILED) for r in records[:4]),
-                  PutEnding(records[4].id, "u", DONE)])
+    store.commit([PutJob(JOB), PutTasks(tuple(records)), *(PutEnding(r, FAILED) for r in records[:4]),
+                  PutEnding(records[4], DONE)])
     assert [x.task.record.sequence for x in store.dead_letters("ns", limit=3)] == [1, 2, 3]
     assert [x.task.record.sequence for x in store.dead_letters(None, job_uid="u", after=3)] == [4]
     assert store.dead_letters("other") == store.dead_letters(None, job_uid="v") == ()
@@ -296,7 +296,7 @@ def test_what_tasks_carry_comes_in_pages_of_archived_jobs_too(reopen: Reopen) ->
                record_of("new", NewTask("c", "t", b"3"), 3)]
     store = reopen()
     store.commit([PutJob(old), PutJob(new), PutTasks(tuple(records)), ArchiveJob("old", "{}"),
-                  PutEnding(records[0].id, "old", replace(DONE, value=b"one"))])
+                  PutEnding(records[0], DONE._replace(value=b"one"))])
     assert store.contents(limit=2) == ((1, (b"1", b"one")), (2, (b"2",)))
     assert store.contents(after=2) == ((3, (b"3",)),)
     store.commit([DropJob("old")])
@@ -319,7 +319,7 @@ def test_templates_reservations_and_cached_results_come_back_and_go(reopen: Reop
 
 def test_a_group_of_thousands_comes_back(reopen: Reopen) -> None:
     records = tuple(record_of("u", NewTask(str(n), "t", bytes([n % 256]) * 50), n) for n in range(1, 5_001))
-    reopen().commit([PutJob(JOB), PutTasks(records), *(PutEnding(r.id, "u", DONE) for r in records)])
+    reopen().commit([PutJob(JOB), PutTasks(records), *(PutEnding(r, DONE) for r in records)])
     assert reopen().load().tasks == tuple(stored(r, None, DONE) for r in records)
 
 
@@ -387,7 +387,7 @@ def _is_as_before(store: TaskStore) -> None:
     snapshot = store.load()
     assert snapshot.jobs == (Job("u", "ns", "n", "GradingJob", 3, True, False, 2, 60.5, 1000.25, 0.0, True),)
     a = record_of("u", NewTask("a", "t", b"{}", (), 1.5, 0, ("gpu",)), 1)
-    assert snapshot.tasks == (stored(a, Spent(2, 1, 1), replace(DONE, tallies={"points": 1.25})),)
+    assert snapshot.tasks == (stored(a, Spent(2, 1, 1), DONE._replace(tallies={"points": 1.25})),)
     assert (snapshot.workers, snapshot.last_sequence) == (("ns/w",), 1)
     assert store.begin_epoch() > 7
 
@@ -397,9 +397,9 @@ def test_a_full_disk_refuses_the_whole_commit_and_takes_it_later(tmp_path: Path)
     store.commit([PutJob(JOB), PutTasks((A,))])
     big = record_of("u", NewTask("big", "t", b"x" * 250_000), 3)
     with pytest.raises(Retryable, match="full"):
-        store.commit([PutEnding(A.id, "u", DONE), PutTasks((big,))])
+        store.commit([PutEnding(A, DONE), PutTasks((big,))])
     assert store.load().tasks == (stored(A),)
-    store.commit([PutEnding(A.id, "u", DONE)])
+    store.commit([PutEnding(A, DONE)])
     assert store.load().tasks == (stored(A, None, DONE),)
     store.close()
 
@@ -414,8 +414,8 @@ def test_a_coordinator_that_was_replaced_cannot_write(postgres: PostgresServer) 
     first.commit([PutJob(JOB), PutTasks((A,))])
     assert second.begin_epoch() == 2
     with pytest.raises(Deposed, match="epoch 2, mine was 1"):
-        first.commit([PutEnding(A.id, "u", DONE)])
-    second.commit([PutEnding(A.id, "u", FAILED)])
+        first.commit([PutEnding(A, DONE)])
+    second.commit([PutEnding(A, FAILED)])
     assert second.load().tasks == (stored(A, None, FAILED),)
     first.close()
     second.close()
@@ -428,12 +428,12 @@ def test_a_server_that_crashed_and_came_back_has_everything_and_is_used_again(po
     postgres.stop(signal.SIGQUIT)
     try:
         with pytest.raises(Retryable, match="cannot be used"):
-            store.commit([PutEnding(A.id, "u", DONE)])
+            store.commit([PutEnding(A, DONE)])
         with pytest.raises(Retryable, match="cannot be used"):  # there is nothing to connect to
-            store.commit([PutEnding(A.id, "u", DONE)])
+            store.commit([PutEnding(A, DONE)])
     finally:
         postgres.start()
-    store.commit([PutEnding(A.id, "u", DONE)])
+    store.commit([PutEnding(A, DONE)])
     assert store.load().tasks == (stored(A, None, DONE),)
     store.close()
 

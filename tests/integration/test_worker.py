@@ -229,6 +229,15 @@ async def test_newest_endpoints_reach_a_running_attempt(scripted: ScriptedCoordi
     assert json.loads(talk.results()[1].value) == {"endpoints": ["https://new"]}
 
 
+async def test_room_for_more_is_told_with_the_results(scripted: ScriptedCoordinator, serving: Serving) -> None:
+    async with working(serving.client, Stage()):
+        talk = await first_talk(scripted)
+        grant(talk, assignment("a"), assignment("b"))
+        await scripted.until(lambda: len(talk.results()) == 2, "two results")
+        await scripted.until(lambda: talk.wanted() == 5, "the window again")
+    assert [m.want.n for m in talk.said if m.HasField("want")] == [3]
+
+
 async def test_result_is_sent_again_until_acked(scripted: ScriptedCoordinator, serving: Serving) -> None:
     async with working(serving.client, Stage()):
         talk = await first_talk(scripted)

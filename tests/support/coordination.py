@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from espalier_coordinator.engine import Effects, Engine, Limits
+from espalier_coordinator.engine import Commit, Effects, Engine, Limits
 from espalier_coordinator.messages import (
     Ack,
     Assignment,
@@ -136,7 +136,7 @@ class World:
         self.is_disk_stuck = False
         self.sessions: dict[int, Session] = {}
         self.changed: set[str] = set()
-        self._waiting: list[Effects] = []
+        self._waiting: list[Commit] = []
         self._next_session = 0
         self.engine = self._start()
 
@@ -162,7 +162,7 @@ class World:
         self.sessions.clear()
         self.is_disk_stuck = False
         self._start()
-        late = [write for effects in waiting for commit in effects.commits for write in commit.writes]
+        late = [write for commit in waiting for write in commit.writes]
         with pytest.raises(Deposed):
             old.commit(late or [PutWorker("late")])
         old.close()
@@ -178,18 +178,17 @@ class World:
             if session := self.sessions.get(number):
                 session.heard.append(message)
         self.changed |= effects.changed
-        if effects.commits:
-            self._waiting.append(effects)
+        if effects.commit:
+            self._waiting.append(effects.commit)
         if not self.is_disk_stuck:
             self.write()
 
     def write(self) -> None:
         """Let the disk do what waits for it, in order."""
         waiting, self._waiting = self._waiting, []
-        for effects in waiting:
-            for commit in effects.commits:
-                self.store.commit(commit.writes)
-                self.do(self.engine.committed([commit.ticket]))
+        for commit in waiting:
+            self.store.commit(commit.writes)
+            self.do(self.engine.committed([commit.ticket]))
 
     def submit(
         self, *tasks: NewTask, uid: str = UID, endpoints: tuple[ModelEndpoint, ...] | None = None, **job: object

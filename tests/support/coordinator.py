@@ -48,7 +48,7 @@ class Talk:
         return [r for m in self.said if m.HasField("results") for r in m.results.results]
 
     def wanted(self) -> int:
-        return sum(m.want.n for m in self.said if m.HasField("want"))
+        return sum(m.want.n + m.results.want for m in self.said)
 
     def handed_back(self) -> list[str]:
         return [lease.task_id for m in self.said if m.HasField("hand_back") for lease in m.hand_back.leases]

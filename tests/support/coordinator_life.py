@@ -252,7 +252,8 @@ class Life(RuleBasedStateMachine):
 
     def waiting(self) -> set[tuple[Lane, int]]:
         """Every task that may be handed out: its lane and its place."""
-        return {(lane, n) for lane, heap in self.world.engine.ready._lanes.items() for n, _ in heap}
+        lanes = self.world.engine.ready._lanes
+        return {(lane, n) for lane, queue in lanes.items() for n, _ in (*queue._line, *queue._back)}
 
     def check_order(self, name: str, granted: Sequence[Assignment], stayed: set[tuple[Lane, int]]) -> None:
         """No task went out while one of higher rank, that this worker might have had, stayed."""

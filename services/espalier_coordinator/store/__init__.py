@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from espalier_coordinator.cache import Cached
 from espalier_coordinator.model import EndedJob, Ending, Job, Spent, TaskRecord
@@ -35,12 +35,10 @@ class PutSpent:
     spent: Spent
 
 
-@dataclass(frozen=True, slots=True)
-class PutEnding:
+class PutEnding(NamedTuple):
     """A task's result; the first one of a task is kept, whatever comes later."""
 
-    task_id: str
-    job_uid: str
+    record: TaskRecord
     ending: Ending
 
 

@@ -170,10 +170,12 @@ class MemoryStore:
         if isinstance(write, PutTasks):
             for record in write.records:
                 tasks.setdefault(record.id, StoredTask(record, Spent(), None))
+        elif isinstance(write, PutEnding):
+            task = tasks.get(write.record.id)
+            if task and task.ending is None and task.record.sequence == write.record.sequence:
+                tasks[write.record.id] = replace(task, ending=write.ending)
         elif task := tasks.get(write.task_id):
             if isinstance(write, PutSpent):
                 tasks[write.task_id] = replace(task, spent=write.spent)
-            elif isinstance(write, PutReopened):
+            else:
                 tasks[write.task_id] = replace(task, spent=write.spent, ending=None)
-            elif task.ending is None:
-                tasks[write.task_id] = replace(task, ending=write.ending)

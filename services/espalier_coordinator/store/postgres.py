@@ -41,9 +41,12 @@ _BULK = {
         cache) SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[],
         %s::text[], %s::float8[], %s::bigint[], %s::text[], %s::text[], %s::text[]) AS new ON CONFLICT DO NOTHING""",
     relational.PUT_ENDING: """
-      INSERT INTO results SELECT new.* FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[],
-        %s::text[], %s::bytea[], %s::text[], %s::text[], %s::float8[], %s::float8[]) AS new (task_id)
-      WHERE EXISTS (SELECT 1 FROM tasks WHERE id = new.task_id) ON CONFLICT DO NOTHING""",
+      INSERT INTO results SELECT n.sequence, n.state, n.attempts, n.reason, n.message, n.value, n.tallies, n.worker,
+        n.execution_s, n.finished_at
+      FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::bytea[], %s::text[], %s::text[],
+        %s::float8[], %s::float8[], %s::text[]) AS n (sequence, state, attempts, reason, message, value, tallies,
+        worker, execution_s, finished_at, id)
+      WHERE EXISTS (SELECT 1 FROM tasks t WHERE t.sequence = n.sequence AND t.id = n.id) ON CONFLICT DO NOTHING""",
 }
 """The two that come by the thousand, as one statement over columns."""
 

@@ -36,11 +36,20 @@ from espalier_kit.errors import Permanent
 Select = Callable[[str, Sequence[object]], Iterator[Row]]
 """Runs a query with its parameters."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 META = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID"
 
-SCHEMA = """
+RESULTS = """
+CREATE TABLE IF NOT EXISTS results (
+  sequence INTEGER PRIMARY KEY, state TEXT NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL,
+  message TEXT NOT NULL, value BLOB NOT NULL, tallies TEXT, worker TEXT NOT NULL, execution_s REAL NOT NULL,
+  finished_at REAL NOT NULL
+)
+"""
+"""By the task's sequence: results come nearly in that order, and a key at random would touch a page of its own each."""
+
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS jobs (
   uid TEXT PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, priority INTEGER NOT NULL,
   suspended INTEGER NOT NULL, cancelled INTEGER NOT NULL, retries INTEGER NOT NULL, task_timeout_s REAL NOT NULL,
@@ -55,12 +64,8 @@ CREATE TABLE IF NOT EXISTS tasks (
   resources TEXT, cache TEXT
 );
 CREATE INDEX IF NOT EXISTS tasks_by_job ON tasks (job_uid);
-CREATE TABLE IF NOT EXISTS results (
-  task_id TEXT PRIMARY KEY, job_uid TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL, reason TEXT NOT NULL,
-  message TEXT NOT NULL, value BLOB NOT NULL, tallies TEXT, worker TEXT NOT NULL, execution_s REAL NOT NULL,
-  finished_at REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS results_failed ON results (task_id) WHERE state = 'failed';
+{RESULTS};
+CREATE INDEX IF NOT EXISTS results_failed ON results (sequence) WHERE state = 'failed';
 CREATE TABLE IF NOT EXISTS workers (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS templates (
   namespace TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL, body TEXT NOT NULL,
@@ -86,6 +91,13 @@ ALTER TABLE jobs ADD COLUMN summary TEXT;
 ALTER TABLE tasks ADD COLUMN resources TEXT;
 ALTER TABLE tasks ADD COLUMN cache TEXT
 """,
+    2: f"""
+ALTER TABLE results RENAME TO results_by_id;
+{RESULTS};
+INSERT INTO results SELECT t.sequence, r.state, r.attempts, r.reason, r.message, r.value, r.tallies, r.worker,
+  r.execution_s, r.finished_at FROM results_by_id r JOIN tasks t ON t.id = r.task_id;
+DROP TABLE results_by_id
+""",
 }
 """From a version to the next; tables and indexes that are new come from `SCHEMA` afterwards."""
 
@@ -104,8 +116,8 @@ PUT_JOB = _upsert("jobs", rows.JOB, "uid") + ", summary=NULL"
 PUT_TASK = (f"INSERT INTO tasks ({_columns(rows.TASK)}) VALUES ({','.join('?' * len(rows.TASK))}) "
             "ON CONFLICT DO NOTHING")
 PUT_ENDING = """
-INSERT INTO results SELECT * FROM (SELECT ? AS task_id,?,?,?,?,?,?,?,?,?,?) AS new
-WHERE EXISTS (SELECT 1 FROM tasks WHERE id = new.task_id) ON CONFLICT DO NOTHING
+INSERT INTO results SELECT * FROM (SELECT ? AS sequence,?,?,?,?,?,?,?,?,?) AS new
+WHERE EXISTS (SELECT 1 FROM tasks WHERE sequence = new.sequence AND id = ?) ON CONFLICT DO NOTHING
 """
 """Nothing for a task that is not there: a group that is written twice leaves what it left the first time."""
 _PUT_TEMPLATE = _upsert("templates", ("namespace", "name", "revision", "body"), "namespace, name")
@@ -114,20 +126,20 @@ _PUT_RESERVATION = _upsert("reservations", ("namespace", "name", "slots", "tags"
 _PUT_SPENT = "UPDATE tasks SET attempt=?, faults=?, lost=? WHERE id=?"
 
 _TASKS = (f"SELECT {_columns(rows.TASK, 't.')}, {_columns(rows.SPENT, 't.')}, {_columns(rows.ENDING, 'r.')} "
-          "FROM tasks t LEFT JOIN results r ON r.task_id = t.id")
+          "FROM tasks t LEFT JOIN results r ON r.sequence = t.sequence")
 _LOAD_JOBS = f"SELECT {_columns(rows.JOB)} FROM jobs WHERE summary IS NULL ORDER BY submitted_at, uid"
 _LOAD_TASKS = (f"{_TASKS} WHERE NOT EXISTS (SELECT 1 FROM jobs j WHERE j.uid = t.job_uid AND j.summary IS NOT NULL) "
                "ORDER BY t.sequence")
 _JOB = f"SELECT {_columns(rows.JOB)} FROM jobs WHERE uid = ?"
 _TASKS_OF_JOB = f"{_TASKS} WHERE t.job_uid = ? ORDER BY t.sequence"
 _ARCHIVED = f"SELECT {_columns(rows.JOB)}, summary FROM jobs WHERE summary IS NOT NULL AND uid IN "
-_FAILED_JOBS = "SELECT DISTINCT job_uid FROM results WHERE state = 'failed'"
+_FAILED_JOBS = ("SELECT DISTINCT t.job_uid FROM results r JOIN tasks t ON t.sequence = r.sequence "
+                "WHERE r.state = 'failed'")
 _DEAD_LETTERS = (f"SELECT j.namespace, {_columns(rows.TASK, 't.')}, {_columns(rows.SPENT, 't.')}, "
-                 f"{_columns(rows.ENDING, 'r.')} FROM results r JOIN tasks t ON t.id = r.task_id "
+                 f"{_columns(rows.ENDING, 'r.')} FROM results r JOIN tasks t ON t.sequence = r.sequence "
                  "JOIN jobs j ON j.uid = t.job_uid WHERE r.state = 'failed' AND t.sequence > ? "
                  "AND (? = '' OR j.namespace = ?) AND (? = '' OR j.uid = ?) ORDER BY t.sequence LIMIT ?")
-
-_CONTENTS = ("SELECT t.sequence, t.payload, r.value FROM tasks t LEFT JOIN results r ON r.task_id = t.id "
+_CONTENTS = ("SELECT t.sequence, t.payload, r.value FROM tasks t LEFT JOIN results r ON r.sequence = t.sequence "
              "WHERE t.sequence > ? ORDER BY t.sequence LIMIT ?")
 
 PUT_VERSION = "INSERT INTO meta VALUES ('schema', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
@@ -238,12 +250,12 @@ def _statements(write: Write) -> Iterator[tuple[str, Rows]]:
         case PutJob(job):
             yield PUT_JOB, [rows.job_row(job)]
         case PutReopened(task_id, spent):
-            yield "DELETE FROM results WHERE task_id=?", [(task_id,)]
+            yield "DELETE FROM results WHERE sequence IN (SELECT sequence FROM tasks WHERE id=?)", [(task_id,)]
             yield _PUT_SPENT, [(spent.attempt, spent.faults, spent.lost, task_id)]
         case ArchiveJob(uid, summary):
             yield "UPDATE jobs SET summary=? WHERE uid=?", [(summary, uid)]
         case DropJob(uid):
-            yield "DELETE FROM results WHERE task_id IN (SELECT id FROM tasks WHERE job_uid=?)", [(uid,)]
+            yield "DELETE FROM results WHERE sequence IN (SELECT sequence FROM tasks WHERE job_uid=?)", [(uid,)]
             yield "DELETE FROM tasks WHERE job_uid=?", [(uid,)]
             yield "DELETE FROM jobs WHERE uid=?", [(uid,)]
         case PutWorker(key):

@@ -65,8 +65,8 @@ def task(row: Row) -> StoredTask:
 def ending_row(write: PutEnding) -> Row:
     e = write.ending
     tallies = json.dumps(dict(e.tallies)) if e.tallies else None
-    return (write.task_id, write.job_uid, e.state.value, e.attempts, e.reason, e.message, e.value, tallies, e.worker,
-            float(e.execution_s), float(e.finished_at))
+    return (write.record.sequence, e.state.value, e.attempts, e.reason, e.message, e.value, tallies, e.worker,
+            float(e.execution_s), float(e.finished_at), write.record.id)
 
 
 def ending(row: Row) -> Ending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from espalier_coordinator.messages import Report, Verdict
+from espalier_coordinator.messages import Ack, Report, Verdict
 from espalier_coordinator.model import JobState
 from espalier_kit.errors import Forbidden, NotFound, Permanent
 from espalier_kit.execution import MAX_INLINE_BYTES, TaskState
@@ -43,6 +43,19 @@ def test_nothing_is_acked_or_unblocked_before_it_is_on_disk() -> None:
     assert worker.acked() == [lease_of(a), lease_of(a)]
     assert worker.keys() == ["a", "b"]
     assert world.engine.statistics.accepted == 1
+
+
+def test_results_that_come_together_are_written_and_acked_together() -> None:
+    world = World()
+    world.submit(task("a"), task("b"), task("c"))
+    worker = world.worker()
+    granted = worker.want(2)
+    effects = world.engine.results(worker.number, [Report(lease_of(a), Verdict.DONE) for a in granted], want=1)
+    assert effects.commit is not None
+    assert len(effects.commit.writes) == 2
+    world.do(effects)
+    assert [len(ack.leases) for ack in worker.all(Ack)] == [2]
+    assert worker.keys() == ["a", "b", "c"], "room that was told with the results is filled"
 
 
 def test_a_result_that_comes_again_is_acked_and_counts_once() -> None:

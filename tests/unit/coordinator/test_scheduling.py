@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from espalier_coordinator.scheduling import Demand, Lane, Profile, ReadyTasks, may_run
+from espalier_coordinator.scheduling import Demand, Lane, Profile, Queue, ReadyTasks, may_run
 from tests.support.coordination import World, task
 
 
@@ -57,6 +57,20 @@ def test_a_task_that_comes_back_takes_its_old_place() -> None:
     queue = ready((lane(), 5), (lane(), 6))
     queue.put(lane(), 2, "2")
     assert [t for _, t in queue.assign([demand("w", 2)])] == ["2", "5"]
+
+
+@pytest.mark.parametrize("puts", [(1, 2, 3, 4), (4, 3, 2, 1), (2, 4, 1, 3), (3, 1, 4, 2), (1, 4, 2, 3)], ids=str)
+def test_tasks_leave_by_sequence_in_whatever_order_they_came(puts: tuple[int, ...]) -> None:
+    queue, left = Queue(), []
+    for n in puts:
+        queue.put(n, str(n))
+    for n in range(5, 9):  # the line goes on while it is served
+        left.append(queue.pop())
+        queue.put(n, str(n))
+    while queue:
+        left.append(queue.first[1])
+        assert queue.pop() == left[-1]
+    assert left == [str(n) for n in range(1, 9)]
 
 
 def test_priority_before_order() -> None:

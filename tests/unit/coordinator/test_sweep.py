@@ -83,7 +83,7 @@ async def test_what_an_archived_job_returned_stays_and_what_that_lists(volume: V
     outer = await volume.put(naming(index))
     await volume.submit(b"{}")
     task = next(iter(volume.store.tables.tasks.values()))
-    volume.store.commit([PutEnding(task.record.id, "job", Ending(TaskState.DONE, 1, value=naming(outer))),
+    volume.store.commit([PutEnding(task.record, Ending(TaskState.DONE, 1, value=naming(outer))),
                          ArchiveJob("job", "{}")])
     forgotten = await volume.put(b"forgotten")
     assert await volume.left() == {page, index, outer}

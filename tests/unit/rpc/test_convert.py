@@ -81,7 +81,7 @@ def test_what_the_coordinator_tells_of_a_job_is_read_whole() -> None:
 
 def test_a_result_arrives_as_it_was_meant() -> None:
     report = TaskReport(
-        task_id="i", attempt=2, outcome="done", value={"a": 1}, tallies={"x": 1.0}, children=(SPEC,), execution_s=0.5
+        task_id="i", attempt=2, outcome="done", value=b'{"a":1}', tallies={"x": 1.0}, children=(SPEC,), execution_s=0.5
     )
     message = pb.TaskResult.FromString(convert.task_report_to_wire(report).SerializeToString())
     assert wire.report_from_wire(message) == Report(

@@ -18,7 +18,7 @@ def grant(task: str, attempt: int = 1) -> Grant:
         id=task, job_uid="j", job_name="class", namespace="course", key=task, type="t", payload={}, inputs={},
         attempt=attempt, deadline=NOW,
     )
-    return Grant(made, timeout_s=60.0)
+    return Grant(Lease(task, attempt), made, timeout_s=60.0)
 
 
 def done(task: str, attempt: int = 1) -> TaskReport:

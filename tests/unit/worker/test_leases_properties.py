@@ -39,7 +39,7 @@ class Book(RuleBasedStateMachine):
             id=str(self.numbers), job_uid="j", job_name="x", namespace="n", key="k", type="t", payload={}, inputs={},
             attempt=1, deadline=None,  # type: ignore[arg-type]
         )
-        self.leases.grant([Grant(task, 1.0)])
+        self.leases.grant([Grant(Lease(task.id, 1), task, 1.0)])
         self.owed.add(Lease(task.id, 1))
 
     @rule()

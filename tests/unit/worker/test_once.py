@@ -18,7 +18,7 @@ def grant(attempt: int = 1) -> Grant:
         id="a", job_uid="j", job_name="class", namespace="course", key="a", type="t", payload={}, inputs={},
         attempt=attempt, deadline=SystemClock().now(),
     )  # fmt: skip
-    return Grant(made, timeout_s=60.0)
+    return Grant(Lease("a", attempt), made, timeout_s=60.0)
 
 
 DONE = TaskReport("a", 1, "done")

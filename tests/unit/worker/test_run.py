@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,10 +24,12 @@ from espalier_kit.execution import (
     TaskSpec,
     UserFault,
 )
+from espalier_rpc.views import ResultOutcome, TaskReport
 from espalier_worker import messages
 from espalier_worker.context import Abort, AttemptContext
 from espalier_worker.executors import GivenExecutors
 from espalier_worker.run import MAX_CHILDREN_BYTES, Runner, fault_report, result_report
+from espalier_worker.worker import level_of
 
 TASK = Task(
     id="t1", job_uid="j", job_name="class", namespace="course", key="k", type="test", payload={}, inputs={}, attempt=2,
@@ -51,6 +56,15 @@ def runner(executor: Executor, *, grace_s: float = 0.05) -> Runner:
     return Runner(GivenExecutors({"test": executor}), grace_s=grace_s)
 
 
+async def run(runner: Runner, lent: AttemptContext | None = None, *, timeout_s: float = 5.0) -> TaskReport:
+    """Its report; it is told once."""
+    told = asyncio.get_running_loop().create_future()
+    runner.start(TASK, lent or context(), timeout_s=timeout_s, ended=lambda _, report: told.set_result(report))
+    report = await told
+    assert isinstance(report, TaskReport)
+    return report
+
+
 @pytest.mark.parametrize(
     ("error", "outcome", "reason"),
     [
@@ -67,7 +81,7 @@ async def test_whose_fault_it_is(error: Exception, outcome: str, reason: str) ->
     async def executor(task: Task, context: Context) -> Result:
         raise error
 
-    report = await runner(executor).run(TASK, context(), timeout_s=5)
+    report = await run(runner(executor))
     assert (report.outcome, report.reason, report.task_id, report.attempt) == (outcome, reason, "t1", 2)
     assert report.message
 
@@ -76,9 +90,70 @@ async def test_success() -> None:
     async def executor(task: Task, context: Context) -> Result:
         return Result(value={"n": 1}, tallies={"graded": 1}, children=(TaskSpec(key="c", type="test"),))
 
-    report = await runner(executor).run(TASK, context(), timeout_s=5)
-    assert (report.outcome, dict(report.value), dict(report.tallies)) == ("done", {"n": 1}, {"graded": 1})
+    report = await run(runner(executor))
+    assert (report.outcome, report.value, dict(report.tallies)) == ("done", b'{"n":1}', {"graded": 1})
     assert [child.key for child in report.children] == ["c"]
+
+
+async def test_an_executor_is_looked_for_once() -> None:
+    class Counted(GivenExecutors):
+        found = 0
+
+        def find(self, type_: str) -> Executor:
+            self.found += 1
+            return super().find(type_)
+
+    async def executor(task: Task, context: Context) -> Result:
+        return Result()
+
+    executors = Counted({"test": executor})
+    counted = Runner(executors)
+    reports = [await run(counted) for _ in range(3)]
+    assert ([r.outcome for r in reports], executors.found) == (["done"] * 3, 1)
+
+
+async def test_what_is_abandoned_ends_and_tells_nobody() -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def executor(task: Task, context: Context) -> Result:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    told: list[TaskReport] = []
+    attempt = runner(executor).start(TASK, context(), timeout_s=5, ended=lambda _, report: told.append(report))
+    await started.wait()
+    attempt.abandon()
+    await asyncio.gather(attempt.work, return_exceptions=True)
+    assert (ended.is_set(), attempt.work.cancelled(), told) == (True, True, [])
+
+
+async def test_an_attempt_that_ended_is_gone_without_the_collector() -> None:
+    async def executor(task: Task, context: Context) -> Result:
+        return Result()
+
+    told = asyncio.get_running_loop().create_future()
+    attempt = runner(executor).start(TASK, context(), timeout_s=5, ended=lambda _, report: told.set_result(report))
+    left = weakref.ref(attempt)
+    gc.disable()
+    try:
+        del attempt
+        await told
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "seconds", "level"),
+    [("done", 0.1, "DEBUG"), ("done", 1.0, "INFO"), ("userFault", 0.1, "INFO"), ("cancelled", 0.1, "INFO")],
+)
+def test_only_short_successes_pass_in_silence(outcome: ResultOutcome, seconds: float, level: str) -> None:
+    assert logging.getLevelName(level_of(TaskReport("t", 1, outcome, execution_s=seconds))) == level
 
 
 async def test_deadline_cancels_the_executor() -> None:
@@ -92,7 +167,7 @@ async def test_deadline_cancels_the_executor() -> None:
             ended.set()
         raise AssertionError
 
-    report = await runner(executor).run(TASK, context(), timeout_s=0.02)
+    report = await run(runner(executor), timeout_s=0.02)
     assert (report.outcome, report.reason) == ("platformFault", "Deadline")
     assert ended.is_set()
 
@@ -107,7 +182,7 @@ async def test_abort(reason: Abort, outcome: str, said: str) -> None:
         raise AssertionError
 
     lent = context()
-    running = asyncio.create_task(runner(executor).run(TASK, lent, timeout_s=5))
+    running = asyncio.create_task(run(runner(executor), lent))
     lent.abort(reason)
     report = await running
     assert (report.outcome, report.reason) == (outcome, said)
@@ -125,7 +200,7 @@ async def test_executor_that_ignores_its_end_is_a_stray_until_it_ends() -> None:
         return Result()
 
     stubborn = runner(executor)
-    report = await stubborn.run(TASK, context(), timeout_s=0.02)
+    report = await run(stubborn, timeout_s=0.02)
     assert report.reason == "Deadline"
     assert stubborn.oldest_stray_s() > 0
     release.set()
@@ -138,12 +213,12 @@ async def test_sys_exit_ends_the_attempt_and_not_the_worker() -> None:
     async def executor(task: Task, context: Context) -> Result:
         raise SystemExit(3)
 
-    report = await runner(executor).run(TASK, context(), timeout_s=5)
+    report = await run(runner(executor))
     assert (report.outcome, report.reason) == ("platformFault", "SystemExit")
 
 
 async def test_unknown_type_names_the_known_ones() -> None:
-    report = await Runner(GivenExecutors({})).run(TASK, context(), timeout_s=5)
+    report = await run(Runner(GivenExecutors({})))
     assert (report.outcome, report.reason) == ("platformFault", "UnknownTaskType")
     assert "'test'" in report.message
 
