@@ -324,23 +324,23 @@ async def until_asked(server: TimedServer, times: int) -> None:
 async def test_a_run_that_is_suspended_finishes_its_load_and_is_reported_when_it_goes_on(platform, namespace) -> None:
     server = TimedServer(spread(3, scale=0.2))
     async with server.serving() as url:
-        load = {"pattern": "constant", "rate": 4, "durationSeconds": 5}
+        load = {"pattern": "constant", "rate": 4, "durationSeconds": 8}
         made = await platform.cluster.create(benchmark("paused", namespace, **measuring(url, load=load)))
-        await until_asked(server, 6)
-        await espalier(platform, namespace, "jobs", "suspend", "bj/paused")
-        await platform.cluster.patch(BENCHMARK_JOB, "paused", namespace, {"spec": {"runPolicy": {"priority": 7}}})
+        await until_asked(server, 2)
+        policy = {"suspend": True, "priority": 7}
+        await platform.cluster.patch(BENCHMARK_JOB, "paused", namespace, {"spec": {"runPolicy": policy}})
         await until(
             platform.cluster, BENCHMARK_JOB, namespace, "paused", has("Suspended", "True", "SuspendedByUser"),
             timeout_s=60, what="Suspended",
         )
         await until_gone(platform.cluster, POD, namespace, labels="app.kubernetes.io/component=worker", timeout_s=90)
-        assert len(server.diary) == 20
+        assert len(server.diary) == 32
         work = await platform.work(namespace, made["metadata"]["uid"])
         assert (work["state"], work["counts"]["running"]) == ("suspended", 0)
         await espalier(platform, namespace, "jobs", "resume", "bj/paused")
         job = await complete(platform, namespace, "paused")
     (target,) = job["status"]["targets"]
-    assert (target["requests"], target["succeeded"], len(server.diary)) == (20, 20, 20)
+    assert (target["requests"], target["succeeded"], len(server.diary)) == (32, 32, 32)
     assert (await platform.work(namespace, made["metadata"]["uid"]))["priority"] == 7
 
 
