@@ -18,6 +18,10 @@ EXPLAINED: tuple[tuple[str, str], ...] = (
         "it compares a shell's words; the shell of our busybox image is bash, which refuses the write in other words",
     ),
     ("Sample API Server", "it needs the images of a sample API server and of etcd, which are not among ours"),
+    (
+        "should not allow privilege escalation when false",
+        "it needs the image nonewprivs, whose program gains rights where it may, which is not among ours",
+    ),
 )
 """Pattern of a test's name and why it fails here. A failure that no pattern explains fails the run."""
 
