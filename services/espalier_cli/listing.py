@@ -16,7 +16,7 @@ from espalier_cli.objects import columns_table, figures
 from espalier_cli.options import SHORT, kind_of
 from espalier_cli.terminal import notes
 from espalier_kit.errors import EspalierError, Permanent
-from espalier_kube.cluster import SERVICE_ACCOUNT, Cluster, Kind, Object
+from espalier_kube.cluster import NAMESPACE, SERVICE_ACCOUNT, Cluster, Kind, Object
 from espalier_rpc.rest import RestClient
 
 JOB = "job"
@@ -93,24 +93,25 @@ async def _objects(cluster: Cluster, target: Target, wanted: Wanted) -> list[Obj
 
 
 async def _alone(cluster: Cluster, target: Target, wanted: Wanted) -> list[Mapping[str, Any]]:
-    """Jobs that only the coordinator has; a note where it cannot be asked."""
+    """Jobs that only the coordinator has; a note for each namespace where it cannot be asked."""
     found: list[Mapping[str, Any]] = []
-    try:
-        for namespace in await _namespaces(cluster, target, wanted):
-            where = replace(target.where, namespace=namespace)
-            async with rest_of(cluster, where) as rest:
+    for namespace in await _namespaces(cluster, target, wanted):
+        try:
+            async with rest_of(cluster, replace(target.where, namespace=namespace)) as rest:
                 found += (await _told(rest, namespace, wanted))["jobs"]
-    except EspalierError as error:
-        notes.print(f"only objects of the cluster are listed: {escape(str(error))}")
+        except EspalierError as error:
+            notes.print(f"of namespace {namespace} only objects of the cluster are listed: {escape(str(error))}")
     return [job for job in found if is_alone(job)]
 
 
 async def _namespaces(cluster: Cluster, target: Target, wanted: Wanted) -> Sequence[str]:
-    """Where somebody may have submitted: each namespace's own submitter is asked."""
+    """Where somebody may have submitted: each namespace's own submitter is asked, unless the namespace is going."""
     if not wanted.everywhere:
         return (target.namespace,)
     accounts = await cluster.list(SERVICE_ACCOUNT, None, fields=f"metadata.name={SUBMITTER}")
-    return [account["metadata"]["namespace"] for account in accounts.items]
+    namespaces = (n["metadata"] for n in (await cluster.list(NAMESPACE)).items)
+    going = {n["name"] for n in namespaces if "deletionTimestamp" in n}
+    return [name for account in accounts.items if (name := account["metadata"]["namespace"]) not in going]
 
 
 async def _told(rest: RestClient, namespace: str, wanted: Wanted) -> dict[str, Any]:

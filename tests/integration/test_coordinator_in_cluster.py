@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import Result
 from typer.testing import CliRunner
 
 from espalier_api.names import COORDINATOR_AUDIENCE
@@ -61,16 +62,20 @@ class World:
         return token
 
     async def espalier(self, *arguments: str, code: int = 0) -> str:
+        """What a person sees of a command."""
+        return (await self._run(*arguments, code=code)).output
+
+    async def _run(self, *arguments: str, code: int = 0) -> Result:
         environ = {**os.environ, "ESPALIER_KUBECONFIG": str(self.control_plane.kubeconfig), "COLUMNS": "300",
                    "NO_COLOR": "1"}
         command = [*arguments, "--system-namespace", self.system]
         done = await asyncio.to_thread(CliRunner().invoke, app, command, env=environ)
         assert done.exit_code == code, done.output
-        return done.output
+        return done
 
     async def told(self, *arguments: str) -> Any:
         """What a command answers to a program."""
-        return json.loads(await self.espalier(*arguments, "-o", "json"))
+        return json.loads((await self._run(*arguments, "-o", "json")).stdout)
 
     async def submit(self, folder: Path, namespace: str, name: str, **fields: Any) -> None:
         """A job that no object stands for."""
