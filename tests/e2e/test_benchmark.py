@@ -163,7 +163,7 @@ def steady(scale: float) -> Callable[[int], Timing]:
 
 
 async def compared(platform: Any, namespace: str, name: str, old: str, new: str) -> Object:
-    """The comparison of these two servers by a valid run. One that a busy machine made invalid is measured again."""
+    """The comparison of these two servers. A run that a busy machine made invalid, or too noisy to tell, is repeated."""
     for number in range(TRIES):
         runs, comparison = f"{name}-runs-{number}", f"{name}-{number}"
         addresses = {"http://127.0.0.1:11434": old, "http://127.0.0.1:11435": new}
@@ -171,10 +171,10 @@ async def compared(platform: Any, namespace: str, name: str, old: str, new: str)
             platform, namespace, example("compare", **addresses, **{"old-and-new": runs, "old-or-new": comparison})
         )
         job = await complete(platform, namespace, comparison, BENCHMARK_COMPARISON)
-        if condition(job, "Passed")["reason"] != "InvalidRun":
+        if condition(job, "Passed")["reason"] not in ("InvalidRun", "Inconclusive"):
             return job
         assert condition(job, "Passed")["status"] == "False"
-    raise AssertionError(f"{name}: the machine was too busy for a valid run, {TRIES} times")
+    raise AssertionError(f"{name}: the machine was too busy to tell, {TRIES} times")
 
 
 async def waits_for_its_runs(platform: Any, namespace: str, comparison: str, runs: str) -> None:
