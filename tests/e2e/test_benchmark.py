@@ -163,7 +163,7 @@ def steady(scale: float) -> Callable[[int], Timing]:
 
 
 async def compared(platform: Any, namespace: str, name: str, old: str, new: str) -> Object:
-    """The comparison of these two servers. A run that a busy machine made invalid, or too noisy to tell, is repeated."""
+    """The comparison of these two servers. A run that a busy machine made invalid, or too noisy, is repeated."""
     for number in range(TRIES):
         runs, comparison = f"{name}-runs-{number}", f"{name}-{number}"
         addresses = {"http://127.0.0.1:11434": old, "http://127.0.0.1:11435": new}
