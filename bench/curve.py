@@ -17,8 +17,10 @@ def curve(rate: Callable[[int, int], float]) -> Picture:
     return Picture("Durable tasks a second", "tasks in flight in each session", "tasks/s", WINDOWS, lines)
 
 
-def best(picture: Picture) -> tuple[str, float]:
-    """The highest point: what it is called, and its rate."""
-    points = [(y, label, x) for label, ys in picture.lines.items() for x, y in zip(picture.xs, ys, strict=True)]
-    y, label, x = max(points)
-    return f"{label} x {x:g} in flight", y
+def best(picture: Picture) -> tuple[int, int]:
+    """(sessions, window) of the highest point."""
+    rates = {
+        (sessions, window): rate for sessions, line in zip(SESSIONS, picture.lines.values(), strict=True)
+        for window, rate in zip(WINDOWS, line, strict=True)
+    }
+    return max(rates, key=lambda point: rates[point])

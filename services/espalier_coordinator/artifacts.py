@@ -100,7 +100,7 @@ class ArtifactFiles:
             raise self._too_large()
         is_there = expected is not None and (folder / expected).is_file()
         if not is_there:
-            self._check_quota(namespace, announced or 0)
+            self._check_quota(namespace, announced or 0, self._most())
         temporary = self._incoming / secrets.token_hex(16)
         try:
             stored = await self._receive(temporary, chunks, namespace=None if is_there else namespace)
@@ -175,7 +175,7 @@ class ArtifactFiles:
 
     async def _receive(self, path: Path, chunks: AsyncIterable[bytes], *, namespace: str | None) -> Stored:
         """Into a file of its own; `namespace` is whose quota must have room for it."""
-        digest, size = hashlib.sha256(), 0
+        digest, size, most = hashlib.sha256(), 0, self._most()
         with await asyncio.to_thread(path.open, "xb", buffering=0) as file:
 
             def write(data: bytes) -> None:
@@ -189,16 +189,18 @@ class ArtifactFiles:
                 if size > self._limit_bytes:
                     raise self._too_large()
                 if namespace is not None:
-                    self._check_quota(namespace, size)
+                    self._check_quota(namespace, size, most)
                 await asyncio.to_thread(write, chunk)
             await asyncio.to_thread(os.fsync, file.fileno())
         return Stored(digest.hexdigest(), size)
 
-    def _check_quota(self, namespace: str, size: int) -> None:
-        if not self._share:
-            return
-        used, most = self._used[namespace], int(self._share * shutil.disk_usage(self._folder).total)
-        if used + size > most:
+    def _most(self) -> int | None:
+        """Bytes that a namespace may have on the volume as large as it now is; None: as many as fit."""
+        return int(self._share * shutil.disk_usage(self._folder).total) if self._share else None
+
+    def _check_quota(self, namespace: str, size: int, most: int | None) -> None:
+        used = self._used[namespace]
+        if most is not None and used + size > most:
             raise QuotaExceeded(
                 f"namespace {namespace} has {used} bytes of artifacts and may have {most}, {self._share:.0%} of the "
                 "volume: delete jobs that nobody needs any more, or let an administrator enlarge the volume or the "
@@ -210,7 +212,7 @@ class ArtifactFiles:
         with self._lock:
             is_new = not target.exists()
             if is_new:
-                self._check_quota(namespace, stored.size)
+                self._check_quota(namespace, stored.size, self._most())
             target.parent.mkdir(exist_ok=True)
             os.replace(temporary, target)
             self._used[namespace] += stored.size if is_new else 0

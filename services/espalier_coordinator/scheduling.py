@@ -119,9 +119,7 @@ class Queue:
     @property
     def first(self) -> tuple[int, str]:
         """The lowest sequence and whose it is."""
-        if self._back and not (self._line and self._line[0] < self._back[0]):
-            return self._back[0]
-        return self._line[0]
+        return self._back[0] if self._is_back_first else self._line[0]
 
     def put(self, sequence: int, task_id: str) -> None:
         """Queue a task at its own place."""
@@ -132,9 +130,11 @@ class Queue:
 
     def pop(self) -> str:
         """Take the first."""
-        if self._back and not (self._line and self._line[0] < self._back[0]):
-            return heappop(self._back)[1]
-        return self._line.popleft()[1]
+        return (heappop(self._back) if self._is_back_first else self._line.popleft())[1]
+
+    @property
+    def _is_back_first(self) -> bool:
+        return bool(self._back) and not (self._line and self._line[0] < self._back[0])
 
 
 _Head = tuple[_Rank, int, Lane, Queue]

@@ -229,7 +229,7 @@ def _tasks(assignments: Iterable[Assignment]) -> Iterator[pb.CoordinatorMessage]
 def _single(message: Message) -> pb.CoordinatorMessage:
     match message:
         case Welcome(epoch, heartbeat_s):
-            return pb.CoordinatorMessage(welcome=pb.Welcome(epoch=epoch, heartbeat_s=heartbeat_s))
+            return pb.CoordinatorMessage(welcome=pb.Welcome(epoch=epoch, heartbeat_s=heartbeat_s, hears_room=True))
         case Cancel(leases, reason):
             return pb.CoordinatorMessage(cancel=pb.Cancel(leases=leases_to_wire(leases), reason=reason))
         case Revoke(leases):

@@ -92,7 +92,9 @@ class CallsClient:
             address=self._address, in_flight=hello.in_flight, version=hello.version,
         ))
         self._receipt = answer.receipt
-        return pb.CoordinatorMessage(welcome=pb.Welcome(epoch=answer.epoch, heartbeat_s=answer.heartbeat_s))
+        return pb.CoordinatorMessage(
+            welcome=pb.Welcome(epoch=answer.epoch, heartbeat_s=answer.heartbeat_s, hears_room=True)
+        )
 
     async def _report(self, results: Iterable[pb.TaskResult]) -> pb.CoordinatorMessage:
         """Each is on disk, or was refused for good, once its answer is here."""

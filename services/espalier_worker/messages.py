@@ -30,9 +30,10 @@ def hello(
     )
 
 
-def ask(out: list[pb.WorkerMessage], n: int) -> None:
-    """For `n` more tasks, with the last message if that tells results: a message costs more than a task does."""
-    if out and out[-1].HasField("results"):
+def ask(out: list[pb.WorkerMessage], n: int, *, with_results: bool) -> None:
+    """For `n` more tasks; `with_results`, in the last message if that tells results: a message costs more than a task.
+    """
+    if with_results and out and out[-1].HasField("results"):
         out[-1].results.want = n
     else:
         out.append(pb.WorkerMessage(want=pb.Want(n=n)))

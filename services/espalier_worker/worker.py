@@ -78,6 +78,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._rng = random.Random()  # jitter only
         self._is_connected = False
+        self._is_room_heard = False
         self._is_dismissed = False
         self._tries = 0
         self._last_try = clock.monotonic()
@@ -129,7 +130,7 @@ class Worker:
         if back := self._leases.take_hand_back():
             out.append(messages.hand_back(back))
         if n := self._leases.take_want():
-            messages.ask(out, n)
+            messages.ask(out, n, with_results=self._is_room_heard)
         return tuple(out)
 
     def heartbeat(self) -> pb.WorkerMessage:
@@ -143,7 +144,7 @@ class Worker:
     def receive(self, message: pb.CoordinatorMessage) -> None:
         match message.WhichOneof("kind"):
             case "welcome":
-                self._welcomed(message.welcome.epoch)
+                self._welcomed(message.welcome)
             case "tasks":
                 self._granted(message.tasks)
             case "ack":
@@ -181,12 +182,13 @@ class Worker:
             self._metrics.connected.set(0)
             await client.close()
 
-    def _welcomed(self, epoch: str) -> None:
+    def _welcomed(self, welcome: pb.Welcome) -> None:
         self._is_connected = True
+        self._is_room_heard = welcome.hears_room
         self._tries = 0
         self._metrics.connected.set(1)
         self._metrics.sessions.inc()
-        log.info("session open", extra={"epoch": epoch, "held": len(self._leases.held())})
+        log.info("session open", extra={"epoch": welcome.epoch, "held": len(self._leases.held())})
 
     def _granted(self, tasks: pb.Tasks) -> None:
         grants, unreadable = messages.grants(tasks, self._clock.now())

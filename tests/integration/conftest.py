@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 import pytest
@@ -32,10 +33,18 @@ from espalier_local.progress import Silent, Terminal
 from espalier_local.release import install
 from tests.support.pods import KUBELET_PORT, NODE_NAME, TIMEOUT_S
 from tests.support.pools import executors, pool_values
+from tests.support.sandboxes import sandbox_process
 
 Kubectl = Callable[..., str]
 _OF_A_RUN = re.compile(r"run-(\d+)-")
 """Names of test clusters begin with the process id of their run."""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A sandbox's socket and its process, as a one-shot pod's container would have them."""
+    with sandbox_process(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

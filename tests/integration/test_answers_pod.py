@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -36,12 +36,6 @@ HOSTILE = {
     "stops everything": ("import os, signal\nos.kill(-1, signal.SIGKILL)", "No such process"),
     "leaves with success": ("import os\nos._exit(0)", "ended before its tests did"),
 }  # fmt: skip
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    with sandbox_process(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def compose(document: dict[str, Any], tmp_path: Path) -> Iterator[Compose]:
     coordinator["environment"] = {**coordinator["environment"], "ESPALIER_COORDINATOR_HOST": "127.0.0.1",
                                   "ESPALIER_COORDINATOR_GRPC_PORT": grpc, "ESPALIER_COORDINATOR_HTTP_PORT": http}
     services = {**document["services"], "coordinator": coordinator}
-    made = Compose({**document, "services": services}, tmp_path, {
+    made = Compose(tmp_path, document={**document, "services": services}, mapping={
         "coordinator:50051": f"127.0.0.1:{grpc}", "//coordinator:": "//127.0.0.1:", "8081": str(http),
     })
     yield made

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -54,12 +54,6 @@ FORBIDDEN = {
     "large file": ("open('big', 'wb').write(b'x' * (200 << 20))", "OSError"),
     "memory": ("x = bytearray(3 << 30)", "MemoryError"),
 }
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    with sandbox_process(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -23,13 +22,13 @@ from espalier_coordinator.callers import Callers, Entry
 from espalier_kit.certificates import issue, make_authority
 from espalier_kit.clock import SystemClock
 from tests.support.completions import completions
+from tests.support.programs import DEADLINE_S, Programs
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples/coordinator"
 PAGE = (ROOT / "docs/how-to/run-without-kubernetes.md").read_text()
 BASH = re.findall(r"^```bash\n(.*?)^```", PAGE, flags=re.M | re.S)
 COORDINATOR, WORKER, HEALTH, SUBMIT, LOOK, TLS_COORDINATOR, TLS_WORKER, NEW_KEY = BASH
-DEADLINE_S = 60.0
 
 
 def free_ports(count: int) -> list[int]:
@@ -37,13 +36,12 @@ def free_ports(count: int) -> list[int]:
         return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
-class Shell:
+class Shell(Programs):
     """Runs the page's blocks in one folder, on ports of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.grpc, self.http = free_ports(2)
-        self.running: list[subprocess.Popen[bytes]] = []
         own = {name: value for name, value in os.environ.items() if not name.startswith("ESPALIER_")}
         self.environ = own | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(EXAMPLES),
@@ -52,13 +50,7 @@ class Shell:
 
     def start(self, block: str, **environ: str) -> subprocess.Popen[bytes]:
         """In the background."""
-        with (self.folder / f"{len(self.running)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec 2>&1\n{self.adapted(block)}"], cwd=self.folder, stdout=log,
-                start_new_session=True, env=self.environ | environ,
-            )
-        self.running.append(process)
-        return process
+        return self.begin(["bash", "-c", self.adapted(block)], self.environ | environ)
 
     def run(self, block: str) -> str:
         done = subprocess.run(["bash", "-ec", self.adapted(block)], cwd=self.folder, env=self.environ, text=True,
@@ -81,20 +73,6 @@ class Shell:
                 return said
             time.sleep(0.1)
         raise AssertionError(f"never {what}: {said}\n{self.logs()}")
-
-    def logs(self) -> str:
-        return "\n".join(p.read_text()[-2000:] for p in sorted(self.folder.glob("*.log")))
-
-    def stop(self, process: subprocess.Popen[bytes]) -> int:
-        """SIGTERM, as a service manager sends it."""
-        os.killpg(process.pid, signal.SIGTERM)
-        return process.wait(DEADLINE_S)
-
-    def close(self) -> None:
-        for process in self.running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 @pytest.fixture
@@ -182,7 +160,7 @@ def test_a_client_certificate_says_who_calls(shell: Shell, target: str) -> None:
     listed = shell.run(f"{curl}/v1/workers --cert gpu.crt --key gpu.key")
     assert '"namespace": "default"' in listed
     refused = shell.start(TLS_WORKER)  # a key alone: gRPC wants a certificate
-    shell.until("session lost", f"cat {shell.running.index(refused)}.log")
+    shell.until("session lost", f"cat *-{shell.running.index(refused)}.log")
     assert prepared.poll() is None
 
 

@@ -123,6 +123,18 @@ async def test_says_who_it_is_and_wants_its_window(scripted: ScriptedCoordinator
     assert talk.wanted() == 3
 
 
+@pytest.mark.parametrize("hears_room", [True, False])
+async def test_asks_for_more_in_a_way_that_this_coordinator_hears(hears_room: bool, tmp_path: Path) -> None:
+    scripted = ScriptedCoordinator(hears_room=hears_room)
+    serving = await serve(scripted, tmp_path)
+    async with working(serving.client, Stage()):
+        talk = await first_talk(scripted)
+        grant(talk, assignment("a"), assignment("b"), assignment("c"))
+        await scripted.until(lambda: len(talk.results()) == 3 and talk.wanted() == 6, "room for as many more")
+    assert any(message.results.want for message in talk.said) is hears_room
+    await serving.server.stop(0)
+
+
 async def test_result_with_value_tallies_and_children(scripted: ScriptedCoordinator, serving: Serving) -> None:
     async with working(serving.client, Stage()):
         talk = await first_talk(scripted)

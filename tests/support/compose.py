@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-DEADLINE_S = 60.0
+from tests.support.programs import DEADLINE_S, Programs
+
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
@@ -51,24 +51,18 @@ def read(path: Path, variables: Mapping[str, str]) -> dict[str, Any]:
     return made
 
 
-@dataclass
-class Compose:
+@dataclass(kw_only=True)
+class Compose(Programs):
     """`folder` is where the file lies; `mapping` says what stands here for an address, a port or a path over there."""
 
     document: Mapping[str, Any]
-    folder: Path
     mapping: Mapping[str, str]
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def up(self, name: str, mapping: Mapping[str, str] = {}) -> subprocess.Popen[bytes]:
         """One container of a service."""
         service, own = self.document["services"][name], self._paths(name) | mapping
-        with (self.folder / f"{name}-{len(self.running)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [self._mapped(str(word), own) for word in service["command"]], cwd=self._directory(service, own),
-                env=self._environment(service, own), stdout=log, stderr=log, start_new_session=True,
-            )
-        self.running.append(process)
+        command = [self._mapped(str(word), own) for word in service["command"]]
+        process = self.begin(command, self._environment(service, own), name=name, at=self._directory(service, own))
         self._until_healthy(name, process, own)
         return process
 
@@ -77,20 +71,6 @@ class Compose:
         service, own = self.document["services"][name], self._paths(name)
         subprocess.run([self._mapped(word, own) for word in command], check=True, cwd=self.folder, timeout=DEADLINE_S,
                        env=self._environment(service, own))
-
-    def stop(self, process: subprocess.Popen[bytes]) -> int:
-        """SIGTERM, as `docker compose stop` sends it; its exit code."""
-        os.killpg(process.pid, signal.SIGTERM)
-        return process.wait(DEADLINE_S)
-
-    def close(self) -> None:
-        for process in self.running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-    def logs(self) -> str:
-        return "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
 
     # ------------------------------------------------------------ inside
 

@@ -28,6 +28,7 @@ class Talk:
     token: str
     said: list[pb.WorkerMessage] = field(default_factory=list)
     outbox: asyncio.Queue[pb.CoordinatorMessage | None] = field(default_factory=asyncio.Queue)
+    hears_room: bool = True
     is_over: bool = False
     ends_with: grpc.StatusCode = grpc.StatusCode.OK
 
@@ -48,7 +49,7 @@ class Talk:
         return [r for m in self.said if m.HasField("results") for r in m.results.results]
 
     def wanted(self) -> int:
-        return sum(m.want.n + m.results.want for m in self.said)
+        return sum(m.want.n + (m.results.want if self.hears_room else 0) for m in self.said)
 
     def handed_back(self) -> list[str]:
         return [lease.task_id for m in self.said if m.HasField("hand_back") for lease in m.hand_back.leases]
@@ -58,21 +59,26 @@ class Talk:
 
 
 class ScriptedCoordinator(CoordinatorServicer):
-    """Welcomes every worker; `talks` are its sessions, oldest first."""
+    """Welcomes every worker; `talks` are its sessions, oldest first. One that does not hear of room with results plays
+    an older version.
+    """
 
-    def __init__(self, *, heartbeat_s: float = 0.05, does_welcome: bool = True) -> None:
+    def __init__(self, *, heartbeat_s: float = 0.05, does_welcome: bool = True, hears_room: bool = True) -> None:
         self.talks: list[Talk] = []
         self._heartbeat_s = heartbeat_s
         self._does_welcome = does_welcome
+        self._hears_room = hears_room
         self._changed = asyncio.Condition()
 
     async def Session(
         self, request_iterator: AsyncIterator[pb.WorkerMessage], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.CoordinatorMessage]:
-        talk = Talk(bearer_token(context))
+        talk = Talk(bearer_token(context), hears_room=self._hears_room)
         self.talks.append(talk)
         if self._does_welcome:
-            talk.tell(welcome=pb.Welcome(epoch="1", heartbeat_s=self._heartbeat_s))
+            talk.tell(welcome=pb.Welcome(
+                epoch="1", heartbeat_s=self._heartbeat_s, hears_room=self._hears_room,
+            ))
         listening = asyncio.create_task(self._listen(talk, request_iterator))
         try:
             while (message := await talk.outbox.get()) is not None:

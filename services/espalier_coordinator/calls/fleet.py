@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from espalier_coordinator.access import Identity
+from espalier_coordinator.calls.filters import check_status
 from espalier_coordinator.calls.remote import unknown_worker
 from espalier_coordinator.health import Health, problems
 from espalier_coordinator.host import Host
 from espalier_coordinator.standing import Fleet, fleet, overall, stats, worker_pictures
 from espalier_coordinator.state import WorkerEntry
 from espalier_coordinator.wire import stats_to_wire, worker_to_wire
-from espalier_kit.errors import Conflict, Permanent
+from espalier_kit.errors import Conflict
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
 STATUSES = frozenset({"idle", "busy", "draining", "unhealthy"})
@@ -40,9 +41,7 @@ class FleetCalls:
         """The workers of the caller's namespaces that pass every filter."""
         if request.namespace:
             caller.require_namespace(request.namespace)
-        if request.status_filter and request.status_filter not in STATUSES:
-            raise Permanent(f"there is no worker status {request.status_filter!r}: use one of "
-                            f"{', '.join(sorted(STATUSES))}", reason="InvalidFilter")
+        check_status(request.status_filter, STATUSES, of="worker")
         tags = frozenset(request.tag_filter)
         found = worker_pictures(self._seen(caller), self._now(), timeout_s=self._timeout_s)
         return pb.ListWorkersResponse(workers=[

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 from espalier_coordinator.access import Identity
 from espalier_coordinator.archive import Archive
+from espalier_coordinator.calls.filters import check_status
 from espalier_coordinator.host import Host
 from espalier_coordinator.model import EndedJob, Job
 from espalier_coordinator.standing import job_status
@@ -33,9 +34,7 @@ class JobLists:
         """The next jobs that pass every filter. Raises `Permanent` with a sentence, and `Forbidden`."""
         if request.namespace:
             caller.require_namespace(request.namespace)
-        if request.status_filter and request.status_filter not in STATUSES:
-            raise Permanent(f"there is no job status {request.status_filter!r}: use one of "
-                            f"{', '.join(sorted(STATUSES))}", reason="InvalidFilter")
+        check_status(request.status_filter, STATUSES, of="job")
         if request.page_size < 0:
             raise Permanent("page_size cannot be negative: 0 means the largest", reason="InvalidPage")
         told = pb.ListJobsResponse(epoch=self._host.engine.epoch)

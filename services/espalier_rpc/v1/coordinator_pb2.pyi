@@ -1163,17 +1163,21 @@ class Welcome(_message.Message):
 
     EPOCH_FIELD_NUMBER: _builtins.int
     HEARTBEAT_S_FIELD_NUMBER: _builtins.int
+    HEARS_ROOM_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     heartbeat_s: _builtins.float
+    hears_room: _builtins.bool
+    """Results.want is heard; unset by an older coordinator, which hears Want alone"""
     def __init__(
         self,
         *,
         epoch: _builtins.str = ...,
         heartbeat_s: _builtins.float = ...,
+        hears_room: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "heartbeat_s", b"heartbeat_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "hears_room", b"hears_room", "heartbeat_s", b"heartbeat_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
