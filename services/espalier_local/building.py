@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured
-from espalier_local import imagestore, recipe
-from espalier_local.cables import SEARCH_PATH
+from espalier_local import imagestore, machine, recipe
 from espalier_local.files import write_atomically
 from espalier_local.imagebuilder import ImageBuilder, bills, prune
 from espalier_local.imagestore import Image, Store
@@ -29,8 +27,6 @@ from espalier_local.locks import held
 from espalier_local.places import Places, places_from
 from espalier_local.progress import Progress, Terminal
 
-TOOLS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "dpkg-deb": "dpkg"}
-"""Program → Debian's package."""
 KEPT = 4
 """So many builds stay in the cache: those of other checkouts, and the one to go back to."""
 
@@ -120,12 +116,8 @@ def _revision(checkout: Path, project: recipe.Project) -> str:
 
 
 def _demand_tools() -> None:
-    missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool, path=SEARCH_PATH)})
-    if missing:
-        listed = " ".join(missing)
-        raise Misconfigured(f"images cannot be built: {listed} must be installed (on Debian: apt install {listed})")
-    if os.geteuid() != 0:
-        raise Misconfigured("images cannot be built: the builder needs root; use sudo")
+    if sentence := machine.builder_problem(machine.look()):
+        raise Misconfigured(sentence)
 
 
 def table(built: Built) -> Table:

@@ -1,11 +1,14 @@
-"""Can this machine have real Linux nodes? One sentence says what is missing."""
+"""Can this machine have real Linux nodes? One sentence says what is missing.
+
+`python -m espalier_local.machine`: for them and their images; exit code 1 where something is.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,8 @@ TOOLS = {
     "containerd-shim-runc-v2": "containerd", "runc": "runc",
 }  # fmt: skip
 """Program → Debian's package."""
+BUILDERS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "dpkg-deb": "dpkg"}
+"""The same, of what makes images."""
 PLUGINS = ("bridge", "host-local", "loopback", "portmap")
 PLUGIN_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 CONTROLLERS = ("cpu", "memory", "pids")
@@ -51,16 +56,22 @@ def problem(machine: Machine) -> str:
         return _otherwise("they need Linux's namespaces and control groups")
     if not machine.is_root:
         return _otherwise("they need root, for network namespaces and control groups; use sudo")
-    packages = {package for tool, package in TOOLS.items() if not machine.has(tool)}
+    packages = _lacking(machine, TOOLS)
     if machine.plugins is None:
         packages.add("containernetworking-plugins")
     if packages:
-        listed = " ".join(sorted(packages))
-        return _otherwise(f"{listed} must be installed (on Debian: apt install {listed})")
+        return _otherwise(_install(packages))
     lacking = sorted(set(CONTROLLERS) - set(machine.controllers))
     if lacking:
         return _otherwise(f"the kernel offers no control group for {', '.join(lacking)}")
     return ""
+
+
+def builder_problem(machine: Machine) -> str:
+    """What is missing for images to be built here, as one sentence; empty when nothing is."""
+    if packages := _lacking(machine, BUILDERS):
+        return f"images cannot be built here: {_install(packages)}"
+    return "" if machine.is_root else "images cannot be built here: the builder needs root; use sudo"
 
 
 def demand(machine: Machine) -> Path:
@@ -74,6 +85,15 @@ def demand(machine: Machine) -> Path:
 def find_plugins() -> Path | None:
     """The directory that has every network plugin."""
     return next((path for path in PLUGIN_DIRECTORIES if all((path / name).exists() for name in PLUGINS)), None)
+
+
+def _lacking(machine: Machine, tools: Mapping[str, str]) -> set[str]:
+    return {package for tool, package in tools.items() if not machine.has(tool)}
+
+
+def _install(packages: Collection[str]) -> str:
+    listed = " ".join(sorted(packages))
+    return f"{listed} must be installed (on Debian: apt install {listed})"
 
 
 def _otherwise(reason: str) -> str:
@@ -91,6 +111,7 @@ def _controllers() -> set[str]:
 
 
 if __name__ == "__main__":
-    sentence = problem(look())
+    here = look()
+    sentence = problem(here) or builder_problem(here)
     sys.stdout.write(f"{sentence}\n" if sentence else "")
     sys.exit(bool(sentence))

@@ -24,7 +24,7 @@ from espalier_local.hosts import container_profiles
 from espalier_local.images import TINY_IMAGE, archive
 from espalier_local.kubelet import kubelet_config, kubelet_flags
 from espalier_local.layout import Layout
-from espalier_local.machine import Machine, demand, problem
+from espalier_local.machine import Machine, builder_problem, demand, problem
 from espalier_local.pki import Pki
 from espalier_local.processes import ProcessHost
 from espalier_local.record import Record
@@ -203,6 +203,21 @@ def test_an_unfit_machine_is_one_sentence(found: Machine, words: str) -> None:
     assert words in problem(found)
     with pytest.raises(Misconfigured, match="--nodes process works without"):
         demand(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (machine(lacks="buildah"), "apt install buildah"),
+        (machine(root=False), "the builder needs root"),
+        (machine(), ""),
+    ],
+    ids=["tool", "user", "fit"],
+)
+def test_whether_images_can_be_built_is_one_sentence(found: Machine, words: str) -> None:
+    sentence = builder_problem(found)
+    assert words in sentence
+    assert bool(words) == bool(sentence)
 
 
 def test_a_fit_machine_gives_its_plugins() -> None:
