@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from espalier_api.names import SPEC_HASH
 from espalier_kit.clock import Clock
 from espalier_kit.digest import value_digest
 from espalier_kit.errors import Conflict, NotFound
-from espalier_kube.cluster import DEPLOYMENT, JOB, MODEL_SERVER, POD, Cluster, Kind, Object
-from espalier_kube.objects import is_owned_by
+from espalier_kube.cluster import DEPLOYMENT, JOB, MODEL_SERVER, POD, SERVICE_ACCOUNT, Cluster, Kind, Object
 from espalier_operator.authority import Authority
 from espalier_operator.cache import Cache
+from espalier_operator.ownership import check_ours
 from espalier_operator.plan.kinds import JOB_KINDS
 from espalier_operator.plan.outcome import Burial, Change, Deletion, Notice, Plan
 from espalier_operator.plan.policies import PolicyTemplate, job_policies
@@ -49,7 +50,7 @@ class Applier:
             for policy in job_policies(owner["metadata"]["namespace"], self._policies):
                 await self._ensure_unwatched(policy, value_digest(policy)[:16])
         for child in plan.children:
-            if await self._ensure(owner, child):
+            if await self._ensure(child):
                 told.append(_about("ChildCreated", child["kind"], child["metadata"]["name"], "was created"))
         for change in plan.changes:
             await self._change(change)
@@ -61,7 +62,7 @@ class Applier:
                 told.append(_about("ChildDeleted", deletion.kind.kind, deletion.name, "was deleted"))
         return tuple(told)
 
-    async def _ensure(self, owner: Object, child: Object) -> bool:
+    async def _ensure(self, child: Object) -> bool:
         """Apply where needed; returns whether a watched child is new."""
         kind = WATCHED.get(child["kind"])
         digest = value_digest(child)[:16]
@@ -72,11 +73,8 @@ class Applier:
         live = self._cache.get(kind, meta["name"], meta["namespace"])
         if live is not None and _is_current(live, digest):
             return False
-        if live is not None and not is_owned_by(live, owner["metadata"]["uid"]):
-            raise Conflict(
-                f"{child['kind']} {meta['namespace']}/{meta['name']} exists and belongs to somebody else: rename or "
-                f"delete it", reason="NameTaken",
-            )
+        if live is not None:
+            check_ours(live, child)
         annotations = {**meta.get("annotations", {}), SPEC_HASH: digest}
         self._intake.written(await self._cluster.apply({**child, "metadata": {**meta, "annotations": annotations}}))
         return live is None
@@ -89,6 +87,9 @@ class Applier:
             return
         if len(self._applied) >= REMEMBERED:
             self._applied.clear()
+        if child["kind"] == SERVICE_ACCOUNT.kind:
+            with contextlib.suppress(NotFound):
+                check_ours(await self._cluster.get(SERVICE_ACCOUNT, meta["name"], meta["namespace"]), child)
         await self._cluster.apply(child)
         self._applied[place] = (digest, self._clock.monotonic())
 

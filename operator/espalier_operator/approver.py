@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from espalier_kube.cluster import Object
-from espalier_kube.signing import SERVING_SIGNER, is_decided, parse
+from espalier_kube.signing import OURS, SERVING_SIGNER, is_decided, parse
 from espalier_operator.settings import Network
 
 NODE_PREFIX = "system:node:"
@@ -27,8 +27,11 @@ class Decision:
 
 
 def is_ours(csr: Object) -> bool:
-    """Whether it waits for this approver."""
-    return csr["spec"].get("signerName") == SERVING_SIGNER and not is_decided(csr)
+    """Whether it waits for this approver. Serving certificates of the cluster's own kubelets are not ours to judge:
+    a denial is final, and their approver may be another program or a person."""
+    key, value = OURS
+    is_our_agents = (csr["metadata"].get("labels") or {}).get(key) == value
+    return is_our_agents and csr["spec"].get("signerName") == SERVING_SIGNER and not is_decided(csr)
 
 
 def decide(csr: Object, networks: tuple[Network, ...]) -> Decision:

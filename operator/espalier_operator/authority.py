@@ -16,6 +16,7 @@ from espalier_kit.clock import Clock
 from espalier_kit.errors import Conflict, NotFound, Permanent
 from espalier_kube.cluster import API_SERVICE, SECRET, Cluster, Object
 from espalier_kube.objects import config_map, metadata, owner_labels, secret, secret_bytes
+from espalier_operator.ownership import check_ours
 from espalier_operator.plan.modelserver import key_secret, tls_secret
 from espalier_operator.settings import OperatorSettings
 
@@ -144,10 +145,13 @@ class Authority:
         return made
 
     async def _read(self, meta: Object) -> Object | None:
+        """The Secret that is there; raises `Conflict` where it is not ours to write."""
         try:
-            return await self._cluster.get(SECRET, meta["name"], meta["namespace"])
+            live = await self._cluster.get(SECRET, meta["name"], meta["namespace"])
         except NotFound:
             return None
+        check_ours(live, secret(meta, {}))
+        return live
 
 
 HOSTS = "espalier.dev/hosts"

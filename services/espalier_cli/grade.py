@@ -37,7 +37,8 @@ def grade(
 ) -> None:
     """Grade a class: push both, apply the job, say how to follow it."""
 
-    async def work() -> None:
+    async def work() -> bool:
+        """Whether all is well, as far as it was waited for."""
         where = Where(kubeconfig, namespace, system)
         spec = _wish(template, code_server, feedback_server)
         with packed(bundle) as assignment, packed(submissions) as handed_in:
@@ -48,11 +49,12 @@ def grade(
                 await cluster.apply(job_object(job_name(name), namespace, spec))
                 out.print(f"gradingjob.espalier.dev/{name} applied in namespace {namespace}")
                 if watch:
-                    await follow_job(cluster, name, namespace)
-                else:
-                    out.print(f"follow it with: espalier jobs watch {name} -n {namespace}")
+                    return await follow_job(cluster, name, namespace)
+                out.print(f"follow it with: espalier jobs watch {name} -n {namespace}")
+                return True
 
-    run(work())
+    if not run(work()):
+        raise typer.Exit(1)
 
 
 def job_object(name: str, namespace: str, spec: dict[str, Any]) -> Object:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from espalier_kit.errors import EXIT_MISCONFIGURED, EspalierError, Misconfigured, NotFound
+from espalier_cli.terminal import sentences
+from espalier_kit.errors import Misconfigured, NotFound
 from espalier_local import cluster, release, shaping
 from espalier_local.hosts import MAX_LINUX, PROFILES, container_profiles
 from espalier_local.layout import Layout
@@ -50,7 +48,7 @@ def up(
     linux: Annotated[int, typer.Option(min=1, max=MAX_LINUX, help="How many Linux hosts; with --nodes container.")] = 1,
 ) -> None:
     """Start the cluster with our charts on it, or bring it up to date; container nodes run images of this checkout."""
-    with _sentences():
+    with sentences():
         places, chosen = _choose(name)
         if linux != 1 and nodes is Nodes.process:
             raise Misconfigured("--linux goes with --nodes container")
@@ -66,7 +64,7 @@ def up(
 @app.command()
 def down(name: Name = "") -> None:
     """Stop the cluster and remove everything of it."""
-    with _sentences():
+    with sentences():
         places, chosen = _choose(name)
         was_there = cluster.down(chosen, places, Terminal())
         _console.print(f"cluster {chosen} is gone" if was_there else f"there is no cluster {chosen}; nothing to do")
@@ -75,7 +73,7 @@ def down(name: Name = "") -> None:
 @app.command()
 def status(name: Name = "") -> None:
     """Show each process with its restarts, each node, and what is wrong. Exit code 1 if something is."""
-    with _sentences():
+    with sentences():
         places, chosen = _choose(name)
         found = cluster.status(chosen, places)
         if found.exists:
@@ -89,7 +87,7 @@ def status(name: Name = "") -> None:
 @app.command()
 def cut(node: Annotated[str, typer.Argument(help="A node's name.")], name: Name = "") -> None:
     """Take a node off the network: its pods go on, the cluster hears nothing of it."""
-    with _sentences():
+    with sentences():
         places, chosen = _choose(name)
         cluster.cut(chosen, places, node)
         _console.print(f"{node} is cut off; espalier local mend {node} puts it back")
@@ -98,7 +96,7 @@ def cut(node: Annotated[str, typer.Argument(help="A node's name.")], name: Name 
 @app.command()
 def mend(node: Annotated[str, typer.Argument(help="A node's name.")], name: Name = "") -> None:
     """Put a node back on the network."""
-    with _sentences():
+    with sentences():
         places, chosen = _choose(name)
         cluster.mend(chosen, places, node)
         _console.print(f"{node} is back on the network")
@@ -112,7 +110,7 @@ def shape(
     name: Name = "",
 ) -> None:
     """Limit the bandwidth of a node's cable; with --nodes container."""
-    with _sentences():
+    with sentences():
         if bool(rate) == off:
             raise Misconfigured("say either --rate, such as --rate 1mbit, or --off")
         places, chosen = _choose(name)
@@ -128,20 +126,9 @@ def logs(
     name: Name = "",
 ) -> None:
     """Print a process's log."""
-    with _sentences():
+    with sentences():
         places, chosen = _choose(name)
         _print_log(Layout(places.clusters / chosen), component, follow=follow)
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    try:
-        yield
-    except EspalierError as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else 1) from error
-    except KeyboardInterrupt as error:
-        raise typer.Exit(130) from error
 
 
 def _choose(name: str) -> tuple[Places, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import typer
@@ -19,9 +20,16 @@ notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work; its errors become a sentence and an exit code: 78 for settings, 130 for Ctrl-C, else 1."""
-    try:
+    """Run a command's work under `sentences`."""
+    with sentences():
         return asyncio.run(work)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Errors become a sentence and an exit code: 78 for settings, 130 for Ctrl-C, else 1."""
+    try:
+        yield
     except EspalierError as error:
         notes.print(f"[red]error:[/] {escape(str(error))}")
         raise typer.Exit(EXIT_MISCONFIGURED if isinstance(error, Misconfigured) else 1) from error

@@ -6,8 +6,9 @@ The generated model classes are not used: objects stay JSON, which keeps memory 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -176,8 +177,10 @@ class Client:
 
     async def logs(self, name: str, namespace: str, *, container: str | None = None, tail: int | None = None) -> str:
         query = {"container": container, "tailLines": None if tail is None else str(tail)}
-        response = await self._send("get", "GET", path(POD, namespace, name, "log"), query=query)
-        return await response.text()
+        where = path(POD, namespace, name, "log")
+        response = await self._send("get", "GET", where, query=query)
+        async with _whole(f"get {where}"):
+            return await response.text()
 
     async def close(self) -> None:
         await self._api.close()
@@ -194,10 +197,8 @@ class Client:
         content: str = "application/json",
     ) -> Object:
         response = await self._send(verb, method, where, query=query, body=body, content=content)
-        try:
+        async with _whole(f"{verb} {where}"):
             parsed: Object = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise Retryable(f"the API server's answer to {verb} {where} broke off: {error!r}") from error
         return parsed
 
     async def _send(
@@ -231,12 +232,23 @@ class Client:
         response: aiohttp.ClientResponse = answer.response
         self._observe(verb, response.status)
         if response.status >= 400:
-            raise _error(response.status, await response.read(), response.headers.get("Retry-After"))
+            async with _whole(f"{verb} {where}"):
+                said = await response.read()
+            raise _error(response.status, said, response.headers.get("Retry-After"))
         return response
 
     async def _authorisation(self) -> dict[str, str]:
         setting = (await self._configuration.auth_settings()).get("BearerToken")
         return {"Authorization": str(setting["value"])} if setting and setting.get("value") else {}
+
+
+@contextlib.asynccontextmanager
+async def _whole(call: str) -> AsyncIterator[None]:
+    """While an answer is read: one that breaks off raises `Retryable`."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise Retryable(f"the API server's answer to {call} broke off: {error!r}") from error
 
 
 def _cut(response: aiohttp.ClientResponse) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from espalier_api.names import MANAGED_BY
 from espalier_kit.certificates import KeyPair, new_key
 from espalier_kit.clock import Clock, SystemClock
 from espalier_kit.errors import Forbidden, NotFound, Retryable
@@ -23,6 +24,8 @@ CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 CLIENT_USAGES = ("digital signature", "client auth")
 SERVING_USAGES = ("digital signature", "server auth")
+OURS = (MANAGED_BY, "espalier")
+"""Label of our agents' requests: those of other kubelets have another approver."""
 _POLL_S = 0.2
 
 
@@ -52,9 +55,9 @@ def sign_request(subject: Subject, key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def request_object(name: str, request: bytes, *, signer: str, usages: Iterable[str]) -> Object:
-    """The CertificateSigningRequest that carries a PKCS #10 request."""
+    """The CertificateSigningRequest that carries a PKCS #10 request, with the label by which our approver knows it."""
     spec = {"request": encode(request), "signerName": signer, "usages": list(usages)}
-    return typed(CSR, metadata(name, None), spec=spec)
+    return typed(CSR, metadata(name, None, labels=dict([OURS])), spec=spec)
 
 
 async def obtain(

@@ -86,13 +86,14 @@ class Rules:
         pods, namespaces, policies = (self._known[kind.kind].values() for kind in (POD, NAMESPACE, NETWORK_POLICY))
         return ruleset(self._node, ends(pods, namespaces), [parse(policy) for policy in policies])
 
-    def install(self) -> None:
-        """Put it in place unless it is there; raises `Permanent`."""
+    async def install(self) -> None:
+        """Put it in place unless it is there; raises `Permanent`. Only nft is waited for elsewhere: what is known
+        changes in the event loop, and is read there."""
         text = self.text()
         if text == self._installed:
             return
         began = time.monotonic()
-        self._put(text)
+        await asyncio.to_thread(self._put, text)
         self._installed = text
         took_ms = round((time.monotonic() - began) * 1000, 1)
         log.info("rules in place", extra={"chains": text.count(" chain ") - 1, "took_ms": took_ms})
@@ -122,7 +123,7 @@ async def keep(rules: Rules) -> None:
         await asyncio.sleep(GATHER_S)
         if rules.is_whole:
             rules.changed.clear()
-            await asyncio.to_thread(rules.install)
+            await rules.install()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,23 +12,29 @@ import psutil
 
 from espalier_local.layout import MARKER
 
-_SAME_START_S = 1.0
-"""psutil computes the start time from the boot time, which a clock correction shifts by fractions of a second."""
-
 
 def start_time(pid: int) -> float | None:
-    """When the process started, seconds since the epoch; None if there is none or only its corpse."""
+    """When the process started, as the kernel noted it: in seconds since the machine did (Linux) or since the epoch.
+    A clock that is set later moves neither. None if there is no such process, or only its corpse.
+    """
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return _since_boot(pid) if psutil.LINUX else process.create_time()
+    except (psutil.Error, OSError):
         return None
 
 
 def is_same(pid: int, started: float | None) -> bool:
     """Whether pid still names the process that began at `started`; a reused pid does not."""
-    found = start_time(pid)
-    return found is not None and started is not None and abs(found - started) < _SAME_START_S
+    return started is not None and start_time(pid) == started
+
+
+def _since_boot(pid: int) -> float:
+    """Seconds, from field 22 of proc_pid_stat(5); the second field may contain spaces and brackets."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

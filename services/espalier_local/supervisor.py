@@ -101,8 +101,9 @@ class Supervisor:
             return state
         self._children.pop(state.name, None)
         how = _how_it_ended(code) if child else "ended while no supervisor looked"
-        # What the dead leader's group left behind would hold its ports.
-        signal_group(state.pid, signal.SIGKILL)
+        if child or start_time(state.pid) is None:  # else the number is somebody else's by now, and so is its group
+            # What the dead leader's group left behind would hold its ports.
+            signal_group(state.pid, signal.SIGKILL)
         log.info("exited", extra={"component": state.name, "pid": state.pid, "how": how})
         return after_exit(state, how, time.time())
 

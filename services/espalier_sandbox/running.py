@@ -65,8 +65,10 @@ def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
     timer.daemon = True
     for thread in (*helpers, timer):
         thread.start()
-    _listen(process.stdout, output, request.output_bytes)
-    timer.cancel()
+    try:
+        _listen(process.stdout, output, request.output_bytes)
+    finally:
+        timer.cancel()  # whoever hears the output may be gone: the next command has a time of its own
     for thread in helpers:
         thread.join()
     return End(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +15,18 @@ from espalier_local.policies import GATHER_S, Rules, keep
 
 DEADLINE_S = 10.0
 NODE, ADDRESS = "10.89.9.2", "10.91.9.2"
+
+
+class Told(Rules):
+    """Remembers in which threads the known objects were read: they change in the event loop's."""
+
+    def __init__(self, node: str, put: Callable[[str], None]) -> None:
+        super().__init__(node, put)
+        self.readers: set[int] = set()
+
+    def text(self) -> str:
+        self.readers.add(threading.get_ident())
+        return super().text()
 
 
 class Slow(FakeCluster):
@@ -47,7 +61,7 @@ async def test_rules_are_replaced_only_once_everything_was_listed() -> None:
         installed.append(text)
         loop.call_soon_threadsafe(has_installed.set)
 
-    rules = Rules(NODE, put)
+    rules = Told(NODE, put)
     running = [asyncio.create_task(rules.watch(cluster, kind)) for kind in (NAMESPACE, POD, NETWORK_POLICY)]
     running.append(asyncio.create_task(keep(rules)))
     try:
@@ -60,4 +74,5 @@ async def test_rules_are_replaced_only_once_everything_was_listed() -> None:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+    assert rules.readers == {threading.get_ident()}
     assert [f"chain {direction}-{ADDRESS} {{" in installed[0] for direction in ("egress", "ingress")] == [True, True]

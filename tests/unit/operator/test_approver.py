@@ -53,13 +53,15 @@ def test_requests_of_other_signers_and_decided_ones_are_left_alone() -> None:
     csr = request()
     assert is_ours(csr)
     assert not is_ours({**csr, "spec": {**csr["spec"], "signerName": "kubernetes.io/kube-apiserver-client"}})
+    assert not is_ours({**csr, "metadata": {"name": "csr-of-a-kubelet"}})
     assert not is_ours({**csr, "status": {"conditions": [{"type": "Denied", "status": "True"}]}})
 
 
 async def test_the_verdict_is_written_and_a_denial_is_told() -> None:
     world = await World().begin()
     await world.create(request())
-    await world.create({**request(("10.1.2.3",)), "metadata": {"name": "csr-2"}})
+    other = request(("10.1.2.3",))
+    await world.create({**other, "metadata": {**other["metadata"], "name": "csr-2"}})
     verdicts = {
         name: (await world.cluster.get(CSR, name))["status"]["conditions"][0] for name in ("csr-1", "csr-2")
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from espalier_kit.digest import sha256
 from espalier_kit.errors import Forbidden, Permanent
-from espalier_kube.cluster import GRADING_JOB, JOB, MODEL_SERVER
+from espalier_kube.cluster import GRADING_JOB, JOB, MODEL_SERVER, SECRET, SERVICE_ACCOUNT
 from espalier_kube.objects import config_map, metadata, secret, typed
 from tests.support.operator_world import DIGEST, MODEL, NAMESPACE, World, conditions, grading_job
 
@@ -106,6 +106,35 @@ async def test_a_child_of_somebody_else_is_not_taken_over() -> None:
     assert conditions(await world.job())["Progressing"] == ("False", "NameTaken")
     server = await world.cluster.get(MODEL_SERVER, "week-1-code", NAMESPACE)
     assert server["spec"]["replicas"] == 0
+
+
+async def test_secrets_and_accounts_of_somebody_else_are_not_taken_over() -> None:
+    """cert-manager, for one, calls a Secret so."""
+    theirs = {"tls.crt": b"their certificate", "tls.key": b"their key"}
+    for kind, name, data in ((SECRET, "chat-tls", theirs), (SECRET, "talk-key", {"api-key": b"theirs"}),
+                             (SERVICE_ACCOUNT, "code", {})):
+        world = await World().begin()
+        made = metadata(name, NAMESPACE)
+        await world.create(secret(made, data) if kind is SECRET else typed(kind, made))
+        before = await world.cluster.get(kind, name, NAMESPACE)
+        server = metadata(name.partition("-")[0], NAMESPACE)
+        await world.create(typed(MODEL_SERVER, server, spec={"models": [MODEL], "replicas": 1}))
+        assert await world.cluster.get(kind, name, NAMESPACE) == before
+        (event,) = await world.events("NameTaken")
+        assert f"{kind.kind} {NAMESPACE}/{name} exists and belongs to somebody else" in event["message"]
+
+
+async def test_what_a_former_object_of_that_name_left_is_waited_for() -> None:
+    world = await World().begin()
+    former = {"apiVersion": "espalier.dev/v1alpha1", "kind": "ModelServer", "name": "chat", "uid": "former"}
+    left = secret({**metadata("chat-key", NAMESPACE), "ownerReferences": [former]}, {"api-key": b"former"})
+    await world.create(left)
+    await world.create(typed(MODEL_SERVER, metadata("chat", NAMESPACE), spec={"models": [MODEL], "replicas": 1}))
+    assert await world.events("NameTaken") == []
+    await world.cluster.delete(SECRET, "chat-key", NAMESPACE)
+    await world.pass_time(60)
+    new = await world.cluster.get(SECRET, "chat-key", NAMESPACE)
+    assert [ref["name"] for ref in new["metadata"]["ownerReferences"]] == ["chat"]
 
 
 async def test_a_refused_child_stands_in_the_status_with_the_servers_sentence() -> None:
