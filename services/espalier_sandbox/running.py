@@ -65,12 +65,16 @@ def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
     timer.daemon = True
     for thread in (*helpers, timer):
         thread.start()
-    try:
-        _listen(process.stdout, output, request.output_bytes)
-    finally:
-        timer.cancel()  # whoever hears the output may be gone: the next command has a time of its own
-    for thread in helpers:
-        thread.join()
+    with process.stdout, process.stderr:
+        try:
+            _listen(process.stdout, output, request.output_bytes)
+        except OSError:  # whoever hears the output is gone
+            _kill_all()
+            raise
+        finally:  # neither timer nor helpers are there for the next command: they would end that
+            timer.cancel()
+            for thread in helpers:
+                thread.join()
     return End(
         code=process.returncode,
         stderr=errors.decode(errors="replace"),

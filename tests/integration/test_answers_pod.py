@@ -16,7 +16,7 @@ from espalier_benchmark.packs import human_eval, reasoning
 from espalier_benchmark.packs.sandboxed import PROCESSES
 from espalier_grading.sandbox_pod import Pod
 from tests.support.answers import RIGHT, SPAWN, UNSEEN, answer
-from tests.support.sandboxes import eventually, sandbox_process
+from tests.support.sandboxes import eventually, runs, sandbox_process
 
 FIRST = "HumanEval/0"
 HOSTILE = {
@@ -52,14 +52,6 @@ async def graded(pod: Pod, *answers: str, seconds: float = 5.0) -> list[tuple[fl
         (grade,) = await pack.grade([(FIRST, text)])
         found.append((grade.score, grade.why))
     return found
-
-
-async def runs(place: subprocess.Popen[str]) -> psutil.Process:
-    """The sandbox, once it runs an answer."""
-    outer = psutil.Process(place.pid)
-    await eventually(lambda: any(child.children() for child in outer.children()), "running an answer")
-    (sandbox,) = outer.children()
-    return sandbox
 
 
 async def test_the_data_sets_own_solutions_are_right(pod: Pod) -> None:

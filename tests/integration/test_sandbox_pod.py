@@ -18,7 +18,7 @@ from espalier_grading.execute import run_notebook
 from espalier_grading.model import CellResult, NotebookRun, RunCell
 from espalier_grading.sandbox_pod import Pod
 from espalier_kit.execution import PlatformFault
-from tests.support.sandboxes import eventually, sandbox_process
+from tests.support.sandboxes import runs, sandbox_process
 
 SECONDS = 12
 
@@ -108,9 +108,7 @@ async def test_a_sandbox_that_dies_in_the_middle_is_a_fault_of_the_platform_then
     pod: Pod, place: tuple[str, subprocess.Popen[str]]
 ) -> None:
     running = asyncio.create_task(run(pod, "import time; time.sleep(60)", last=False))
-    (first,) = psutil.Process(place[1].pid).children()
-    await eventually(lambda: bool(first.children()), "running a command")
-    first.kill()
+    (await runs(place[1])).kill()
     with pytest.raises(PlatformFault, match=r"no kernel started|ended without a word"):
         await running
 

@@ -59,6 +59,14 @@ def _container(folder: Path, *, is_writable: bool) -> list[str]:
     return made
 
 
+async def runs(container: subprocess.Popen[str]) -> psutil.Process:
+    """The sandbox, once it runs a command."""
+    outer = psutil.Process(container.pid)
+    await eventually(lambda: any(child.children() for child in outer.children()), "running a command")
+    (sandbox,) = outer.children()
+    return sandbox
+
+
 async def eventually(look: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
     """Wait for something outside this process, with a deadline."""
     deadline = time.monotonic() + timeout_s

@@ -75,6 +75,7 @@ def test_grade_ends_as_the_job_that_it_watches(
     for name, part in parts.items():
         monkeypatch.setattr(f"espalier_cli.grade.{name}", part)
     (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "notebook.ipynb").write_text("{}")
     code, *_ = run("grade", "week-1", "--bundle", str(tmp_path / "class"), "--submissions", str(tmp_path / "class"),
                    "--code-server", "x", "--feedback-server", "y", "--watch", cache=tmp_path)
     assert code == (0 if completes else 1)
