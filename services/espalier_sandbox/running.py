@@ -41,12 +41,21 @@ def run(request: Run, stdin: bytes, files: bytes, output: Callable[[bytes], None
         clearing.clear()
 
 
-def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
+def _kill_all() -> None:
+    """Every process of the container but this one, which must be its first."""
+    assert os.getpid() == 1, "elsewhere this would end the whole machine"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+
+
+def _run(
+    request: Run, stdin: bytes, output: Callable[[bytes], None], kill_all: Callable[[], None] = _kill_all
+) -> End:
     late, kills = threading.Event(), memory.kills()
 
     def out_of_time() -> None:
         late.set()
-        _kill_all()
+        kill_all()
 
     process = subprocess.Popen(
         request.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -59,7 +68,7 @@ def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
     helpers = [
         threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True),
         threading.Thread(target=_keep, args=(process.stderr, errors), daemon=True),
-        threading.Thread(target=_wait, args=(process,), daemon=True),
+        threading.Thread(target=_wait, args=(process, kill_all), daemon=True),
     ]
     timer = threading.Timer(request.seconds, out_of_time)
     timer.daemon = True
@@ -69,7 +78,7 @@ def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
         try:
             _listen(process.stdout, output, request.output_bytes)
         except OSError:  # whoever hears the output is gone
-            _kill_all()
+            kill_all()
             raise
         finally:  # neither timer nor helpers are there for the next command: they would end that
             timer.cancel()
@@ -83,13 +92,6 @@ def _run(request: Run, stdin: bytes, output: Callable[[bytes], None]) -> End:
     )
 
 
-def _kill_all() -> None:
-    """Every process of the container but this one, which must be its first."""
-    assert os.getpid() == 1, "elsewhere this would end the whole machine"
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
-
-
 def _bury_all() -> None:
     """Until no process is left, not even a dead one: those count too."""
     while True:
@@ -100,10 +102,10 @@ def _bury_all() -> None:
             return
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: subprocess.Popen[bytes], kill_all: Callable[[], None]) -> None:
     """What the command leaves running holds its pipes: it ends with it."""
     process.wait()
-    _kill_all()
+    kill_all()
 
 
 def _listen(stdout: IO[bytes], output: Callable[[bytes], None], limit: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -15,6 +17,15 @@ WRONG_CODE = "def square(n):\n    return n + n"
 SLOW_CODE = "import time\ndef square(n):\n    time.sleep({seconds})\n    return n * n"
 GOOD_TEXT = "The loop runs once for each number, so twice the numbers take twice the time."
 TEST_CODE = "assert square(3) == 9\nassert square(-2) == 4"
+
+
+def laid_out(files: Mapping[str, bytes], folder: Path) -> Path:
+    """The files below a folder that is made for them; returns it."""
+    for path, content in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return folder
 
 
 def notebook(code: str, text: str) -> bytes:

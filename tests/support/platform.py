@@ -59,12 +59,8 @@ class Platform:
         """The artifact address of these files."""
         where = Where(self.local.kubeconfig, namespace)
         with tempfile.TemporaryDirectory() as folder:
-            for path, content in files.items():
-                target = Path(folder) / "content" / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
             archive = Path(folder) / "content.tar.gz"
-            pack(Path(folder) / "content", archive)
+            pack(classroom.laid_out(files, Path(folder) / "content"), archive)
             async with artifacts_of(self.cluster, where) as store:
                 return await store_file(store, archive)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from typer.testing import CliRunner
 from espalier_cli.__main__ import app
 from espalier_cli.grade import job_object, read_template
 from espalier_kit.errors import Permanent
-from espalier_kube.fake import FakeCluster
 
 
 def run(*arguments: str, cache: Path) -> tuple[int, str, str]:
@@ -55,30 +52,6 @@ def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "espalier").write_text("no folder")
     code, _, error = run("local", "status", cache=tmp_path)
     assert (code, "Not a directory" in error) == (1, True)
-
-
-@pytest.mark.parametrize("completes", [True, False])
-def test_grade_ends_as_the_job_that_it_watches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, completes: bool
-) -> None:
-    @asynccontextmanager
-    async def nothing(*_: object) -> AsyncIterator[FakeCluster]:
-        yield FakeCluster()
-
-    async def stored(*_: object) -> str:
-        return "artifact://" + "0" * 64
-
-    async def follow(*_: object) -> bool:
-        return completes
-
-    parts = {"cluster_of": nothing, "artifacts_of": nothing, "store_file": stored, "follow_job": follow}
-    for name, part in parts.items():
-        monkeypatch.setattr(f"espalier_cli.grade.{name}", part)
-    (tmp_path / "class").mkdir()
-    (tmp_path / "class" / "notebook.ipynb").write_text("{}")
-    code, *_ = run("grade", "week-1", "--bundle", str(tmp_path / "class"), "--submissions", str(tmp_path / "class"),
-                   "--code-server", "x", "--feedback-server", "y", "--watch", cache=tmp_path)
-    assert code == (0 if completes else 1)
 
 
 def test_version(tmp_path: Path) -> None:

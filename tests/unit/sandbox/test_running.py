@@ -12,11 +12,8 @@ from espalier_sandbox import running
 from espalier_sandbox.wire import Run
 
 
-def test_a_worker_that_hangs_up_leaves_no_timer_for_the_next_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_hangs_up_leaves_no_timer_for_the_next_command(tmp_path: Path) -> None:
     """It would end whatever runs when the time of the first is up."""
-    monkeypatch.setattr(running, "_kill_all", lambda: None)  # only the first process of a container may
     request = Run(command=("echo", "hello"), folder=str(tmp_path), environment=dict(os.environ), seconds=60.0,
                   output_bytes=100)
 
@@ -25,7 +22,7 @@ def test_a_worker_that_hangs_up_leaves_no_timer_for_the_next_command(
 
     before = set(threading.enumerate())
     with pytest.raises(BrokenPipeError):
-        running._run(request, b"", gone)
+        running._run(request, b"", gone, lambda: None)
     timers = {thread for thread in set(threading.enumerate()) - before if isinstance(thread, threading.Timer)}
     assert set(threading.enumerate()) - before == timers, "nobody else is left"
     assert all(timer.finished.is_set() for timer in timers)
