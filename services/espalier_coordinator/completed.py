@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 
 from espalier_coordinator.core import Effects
+from espalier_coordinator.messages import JobContext
 from espalier_coordinator.model import Job, JobState, ended_job
 from espalier_coordinator.operations import Operations
 from espalier_coordinator.state import JobEntry
@@ -35,6 +36,7 @@ class Completed(Operations):
                 task.spent, task.ending = stored.spent, stored.ending
                 entry.lost_leases += stored.spent.lost
             self._reload(entry)
+            self._steer(entry)
             self._commit([PutJob(job)], None)
         return self._flush()
 
@@ -70,6 +72,9 @@ class Completed(Operations):
         self._limited.pop(uid, None)
         for task in entry.tasks.values():
             del self._tasks[task.record.id]
+        for worker in self.workers.values():
+            if worker.contexts.pop(uid, 0):
+                self._send(worker.session, JobContext(uid, ()))
 
     def _forget_before(self, time: float) -> None:
         old = [uid for uid in self._completed if 0 < self.jobs[uid].job.finished_at < time]

@@ -14,7 +14,7 @@ from espalier_coordinator.model import Attempt, EndedJob, Ending, Event, Job, Ne
 from espalier_coordinator.reservations import Reservation
 from espalier_coordinator.rules import Bucket
 from espalier_coordinator.scheduling import Lane, Profile, ReadyTasks
-from espalier_coordinator.state import MAX_OUTCOMES, JobEntry, Statistics, TaskEntry, WorkerEntry
+from espalier_coordinator.state import MAX_OUTCOMES, JobEntry, Statistics, Submission, TaskEntry, WorkerEntry
 from espalier_coordinator.store import DropWorker, PutJob, Write
 from espalier_coordinator.templates import Template
 from espalier_kit.clock import Clock
@@ -99,6 +99,8 @@ class Core:
         self._written_reservations: dict[tuple[str, str], Reservation] = {}
         self._has_resources = False
         """Whether any task ever asked for some."""
+        self._submitting: dict[str, Submission] = {}
+        """By uid."""
         self._sequence = 0
         self._ticket = 0
         self._applies: dict[int, list[Callable[[], None]]] = {}

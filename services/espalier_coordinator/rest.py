@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +19,7 @@ from espalier_coordinator.artifacts import DiskFull, TooLarge
 from espalier_coordinator.calls.book import Calls
 from espalier_coordinator.host import Host
 from espalier_coordinator.routes import ROUTES, Route, call_of, stream_of
+from espalier_coordinator.staying import while_known
 from espalier_kit.errors import Conflict, EspalierError, Forbidden, NotFound, Permanent
 from espalier_rpc.jsonform import from_json, from_text, is_map, to_json
 from espalier_rpc.server import COMPRESS_FROM_BYTES, MAX_MESSAGE_BYTES, UNAUTHENTICATED
@@ -60,7 +62,8 @@ def _unary(route: Route, host: Host, calls: Calls, identify: Identify) -> Callab
 def _stream(route: Route, calls: Calls, identify: Identify) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         caller = await identify(request)
-        told = stream_of(calls, route)(caller, await message_of(route, request))
+        answers = stream_of(calls, route)(caller, await message_of(route, request))
+        told = while_known(answers, partial(identify, request), caller)
         first = asyncio.ensure_future(anext(told))
         await asyncio.wait((first,), timeout=REFUSAL_S)
         if first.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -14,6 +15,7 @@ from espalier_coordinator.access import Access, Identity, identify
 from espalier_coordinator.calls.book import Calls
 from espalier_coordinator.host import Host
 from espalier_coordinator.session import serve_session
+from espalier_coordinator.staying import while_known
 from espalier_kit.errors import EspalierError
 from espalier_rpc.server import COMPRESS_FROM_BYTES, abort, bearer_token, certificate_names
 from espalier_rpc.v1 import coordinator_pb2 as pb
@@ -183,7 +185,8 @@ class Coordinator(rpc.CoordinatorServicer):
         self, context: Context, request: Request, call: Callable[[Identity, Request], AsyncIterator[Answer]]
     ) -> AsyncIterator[Answer]:
         try:
-            async for answer in call(await self._who(context), request):
+            caller = await self._who(context)
+            async for answer in while_known(call(caller, request), partial(self._who, context), caller):
                 yield answer
         except EspalierError as error:
             await abort(context, error)

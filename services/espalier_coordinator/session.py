@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from grpc import aio
@@ -13,6 +14,7 @@ from espalier_coordinator.access import Access, Identity, identify
 from espalier_coordinator.calls.workers import introduced
 from espalier_coordinator.host import Host, Outbox
 from espalier_coordinator.messages import Close
+from espalier_coordinator.staying import Who, refusal
 from espalier_coordinator.wire import leases_from_wire, progress_from_wire, report_from_wire, to_wire
 from espalier_kit.errors import EspalierError, Permanent, Retryable
 from espalier_rpc.server import abort, bearer_token, certificate_names
@@ -25,12 +27,14 @@ async def serve_session(
     host: Host, access: Access, requests: AsyncIterator[pb.WorkerMessage], context: aio.ServicerContext[Any, Any]
 ) -> AsyncIterator[pb.CoordinatorMessage]:
     """One session from its first message to its end."""
+    who = partial(identify, access, bearer_token(context), certificate_names(context))
     try:
-        identity = await identify(access, bearer_token(context), certificate_names(context))
+        identity = await who()
     except EspalierError as error:
         await abort(context, error)
     outbox = host.open_session()
     reader = asyncio.create_task(_read(host, identity, requests, outbox))
+    asking = asyncio.create_task(_ask_again(who, identity, outbox))
     try:
         while messages := await outbox.take():
             for message in to_wire(messages):
@@ -41,7 +45,12 @@ async def serve_session(
         await abort(context, error)
     finally:
         reader.cancel()
+        asking.cancel()
         host.close_session(outbox)
+
+
+async def _ask_again(who: Who, identity: Identity, outbox: Outbox) -> None:
+    outbox.close(await refusal(who, identity))
 
 
 async def _read(host: Host, identity: Identity, requests: AsyncIterator[pb.WorkerMessage], outbox: Outbox) -> None:

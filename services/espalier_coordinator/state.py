@@ -94,6 +94,11 @@ class JobEntry:
         return not (counts[TaskState.BLOCKED] or counts[TaskState.READY] or counts[TaskState.RUNNING])
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it is finished and nothing that is on its way to the disk opens it again."""
+        return self.is_finished and bool(self.written.finished_at)
+
+    @property
     def is_held(self) -> bool:
         return self.job.suspended or self.job.cancelled or self.endpoints_due_at is not None
 
@@ -131,6 +136,14 @@ class JobEntry:
     def timeout_s_of(self, task: TaskEntry) -> float:
         """Longest time of one attempt: the task's, the job's, or the default; there is no attempt without end."""
         return task.record.timeout_s or self.job.task_timeout_s or DEFAULT_TASK_TIMEOUT_S
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """A job that is on its way to the disk and not known yet; `open` submissions of it have not arrived there."""
+
+    job: Job
+    open: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ from espalier_coordinator.checks import check_job, check_tasks
 from espalier_coordinator.completed import Completed
 from espalier_coordinator.core import Effects
 from espalier_coordinator.model import Event, Job, NewTask, TaskRecord
-from espalier_coordinator.state import JobEntry, TaskEntry
+from espalier_coordinator.state import JobEntry, Submission, TaskEntry
 from espalier_coordinator.store import DropJob, PutJob, PutTasks
 from espalier_kit.errors import Forbidden
 from espalier_kit.execution import ModelEndpoint
@@ -26,8 +26,9 @@ class Steering(Completed):
         """Add a job, or tasks to it: what is there already is left as it is. Raises `Permanent` with a sentence."""
         if job.uid in self.archived:
             self.job(job.uid)
-        known = self.jobs.get(job.uid)
-        if known and known.job.namespace != job.namespace:
+        known, coming = self.jobs.get(job.uid), self._submitting.get(job.uid)
+        before = known.written if known else coming.job if coming else None
+        if before and before.namespace != job.namespace:
             raise Forbidden(f"job {job.uid} belongs to another namespace", reason="Forbidden")
         keys = known.tasks if known else {}
         check_job(job)
@@ -35,17 +36,21 @@ class Steering(Completed):
         if known and known.job.cancelled:
             return self._flush()
         records = self._records(job.uid, (t for t in tasks if t.key not in keys))
-        if known is None:
+        if before is None:
             job = replace(job, submitted_at=self._clock.now().timestamp(), has_endpoints=bool(endpoints))
         else:
             job = replace(
-                known.written, has_endpoints=known.written.has_endpoints or bool(endpoints),
-                finished_at=0.0 if records else known.written.finished_at,
+                before, has_endpoints=before.has_endpoints or bool(endpoints),
+                finished_at=0.0 if records else before.finished_at,
             )
         if known is None or records or endpoints:
-            if known is not None:
-                known.written = job
-            self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, job, records, endpoints))
+            whose = known or self._submitting.setdefault(job.uid, Submission(job))
+            self._commit([PutJob(job), PutTasks(records)], partial(self._submitted, whose, job, records, endpoints))
+            if isinstance(whose, Submission):
+                whose.job = job
+                whose.open += 1
+            else:
+                whose.written = job
         return self._flush()
 
     def update(
@@ -59,7 +64,7 @@ class Steering(Completed):
         """
         entry = self.job(uid)
         before = entry.written
-        does_cancel = cancel and not before.cancelled and not entry.is_finished
+        does_cancel = cancel and not before.cancelled and not entry.has_ended
         job = replace(
             before,
             priority=before.priority if priority is None else priority,
@@ -82,6 +87,7 @@ class Steering(Completed):
     def delete(self, uid: str) -> Effects:
         """Forget a job; its running tasks are cancelled. Forgetting what is unknown is success."""
         self.archived.pop(uid, None)
+        self._submitting.pop(uid, None)
         entry = self.jobs.get(uid)
         if entry:
             for task in entry.tasks.values():
@@ -101,13 +107,18 @@ class Steering(Completed):
     # ------------------------------------------------------------ once it is on disk
 
     def _submitted(
-        self, job: Job, records: tuple[TaskRecord, ...], endpoints: tuple[ModelEndpoint, ...] | None
+        self, whose: JobEntry | Submission, job: Job, records: tuple[TaskRecord, ...],
+        endpoints: tuple[ModelEndpoint, ...] | None,
     ) -> None:
+        """Unless the job was deleted meanwhile: on disk it is gone again, or about to be."""
         known = self.jobs.get(job.uid)
+        if not self._arrived(whose, known):
+            return
         entry = self._add_job(job)
         if known is not None:
             finished_at = 0.0 if records else known.job.finished_at
             entry.job = replace(known.job, finished_at=finished_at, has_endpoints=job.has_endpoints)
+            self._catch_up(entry)
         if records:
             self._completed.pop(job.uid, None)
             self._await_endpoints(entry)
@@ -117,6 +128,24 @@ class Steering(Completed):
         self._add_tasks(entry, records)
         self._check_finished(entry)
         self._out.changed.add(job.uid)
+
+    def _catch_up(self, entry: JobEntry) -> None:
+        """A submission that was on its way with the job's first one knew nothing of what was written since."""
+        written = replace(entry.written, finished_at=entry.job.finished_at, has_endpoints=entry.job.has_endpoints)
+        if written != entry.written:
+            entry.written = written
+            self._commit([PutJob(written)], None)
+
+    def _arrived(self, whose: JobEntry | Submission, known: JobEntry | None) -> bool:
+        """Whether the job is still the one that was submitted."""
+        if isinstance(whose, JobEntry):
+            return known is whose
+        if self._submitting.get(whose.job.uid) is not whose:
+            return False
+        whose.open -= 1
+        if not whose.open:
+            del self._submitting[whose.job.uid]
+        return True
 
     def _updated(self, job: Job) -> None:
         entry = self.jobs.get(job.uid)

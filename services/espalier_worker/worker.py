@@ -154,7 +154,7 @@ class Worker:
             case "revoke":
                 self._leases.give_back(messages.leases(message.revoke))
             case "context":
-                self._endpoints[message.context.job_uid] = endpoints_from_wire(message.context.endpoints)
+                self._know_endpoints(message.context)
             case "drain":
                 log.info("draining", extra={"reason": message.drain.reason})
                 self._is_dismissed = True
@@ -205,6 +205,13 @@ class Worker:
     def _abort(self, lease: Lease, reason: Abort, said: str = "") -> None:
         if attempt := self._attempts.get(lease):
             attempt.context.abort(reason, said)
+
+    def _know_endpoints(self, context: pb.JobContext) -> None:
+        """None: the job is over, or has none any more."""
+        if endpoints := endpoints_from_wire(context.endpoints):
+            self._endpoints[context.job_uid] = endpoints
+        else:
+            self._endpoints.pop(context.job_uid, None)
 
     def _endpoints_of(self, job_uid: str) -> tuple[ModelEndpoint, ...]:
         return self._endpoints.get(job_uid, ())

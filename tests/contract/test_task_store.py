@@ -345,7 +345,7 @@ def test_a_killed_process_loses_nothing_that_was_committed(tmp_path: Path) -> No
 def test_a_database_in_use_is_refused(tmp_path: Path) -> None:
     first = SqliteStore(tmp_path / "c.db")
     first.commit([PutWorker("a")])
-    with pytest.raises(Retryable, match="locked"):
+    with pytest.raises(Retryable, match="locked; another process uses its file"):
         SqliteStore(tmp_path / "c.db", wait_s=0.1)
     first.close()
 

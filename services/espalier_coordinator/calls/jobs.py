@@ -80,7 +80,7 @@ class JobCalls:
     async def cancel(self, caller: Identity, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
         """Stop a job for good; `success` is false where it had ended before."""
         entry = await self.steerable(caller, request.job_id)
-        if entry.is_finished:
+        if entry.has_ended:
             return pb.CancelJobResponse(success=False, message=f"job {request.job_id} has already ended")
         await self._host.settle(self._host.engine.update(
             request.job_id, cancel=True, cancel_reason=readable(request.reason)

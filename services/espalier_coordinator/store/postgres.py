@@ -72,6 +72,7 @@ class PostgresStore:
 
     def _prepare(self, db: psycopg.Connection[Row]) -> None:
         with db.transaction():
+            db.execute("SET LOCAL statement_timeout = 0")  # a step may copy every result there is
             db.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
             db.execute(_made(relational.META))
             found = db.execute(_sql(relational.GET_VERSION)).fetchone()

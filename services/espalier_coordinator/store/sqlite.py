@@ -98,11 +98,21 @@ class SqliteStore:
         self._db.close()
 
 
+_SHARED = "another process uses its file: one folder is for one coordinator"
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: _SHARED, sqlite3.SQLITE_LOCKED: _SHARED,
+    sqlite3.SQLITE_FULL: "free space on the data volume", sqlite3.SQLITE_IOERR: "free space on the data volume",
+    sqlite3.SQLITE_READONLY: "let the coordinator's user write there",
+    sqlite3.SQLITE_CANTOPEN: "let the coordinator's user write there",
+}
+"""By SQLite's primary result code."""
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """SQLite's own errors into ours: a full or locked disk may pass, anything else is a bug and stays what it is."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise Retryable(f"the database cannot write: {error}; free space on the data volume", reason="StoreUnavailable"
-                        ) from error
+        remedy = _REMEDIES.get(error.sqlite_errorcode & 0xFF, "see whether the data volume is there and well")
+        raise Retryable(f"the database cannot be used: {error}; {remedy}", reason="StoreUnavailable") from error

@@ -6,10 +6,10 @@ import pytest
 
 from espalier_coordinator.completed import read_summary
 from espalier_coordinator.engine import Limits
-from espalier_coordinator.messages import Verdict
+from espalier_coordinator.messages import JobContext, Verdict
 from espalier_kit.errors import NotFound
-from espalier_kit.execution import TaskState
-from tests.support.coordination import World, task
+from espalier_kit.execution import ModelEndpoint, TaskState
+from tests.support.coordination import UID, World, task
 
 ALL = [f"j{n}" for n in range(5)]
 
@@ -148,3 +148,33 @@ def test_dead_letters_of_archived_jobs_are_found() -> None:
     assert [x.task.record.job_uid for x in page] == ["j2", "j3"]
     assert [x.task.record.key for x in world.store.dead_letters("ns", job_uid="j4")] == ["bad"]
     assert world.store.dead_letters("other") == ()
+
+
+def test_a_recalled_job_keeps_its_limits_and_stays_suspended() -> None:
+    world = World(Limits(max_completed_jobs=0))
+    world.submit(*(task(key, retries=0) for key in "ab"), max_running=1)
+    worker = world.worker()
+    for _ in range(2):
+        worker.report(worker.want(1)[0], Verdict.USER_FAULT)
+    world.pass_time(1, worker)
+    assert UID in world.engine.archived
+    recall(world, UID)
+    world.do(world.engine.retry(UID)[1])
+    (first,) = worker.want(2)
+    world.update(suspended=True)
+    worker.report(first, Verdict.USER_FAULT)
+    assert worker.want(2) == []
+
+
+def test_the_endpoints_of_a_job_that_left_memory_are_forgotten_by_its_workers_too() -> None:
+    world = World(Limits(max_completed_jobs=0))
+    endpoint = ModelEndpoint(role="code", url="https://127.0.0.1:1", model="m", api_key="secret")
+    worker = world.worker()
+    for uid in ("first", "second"):
+        world.submit(task("a"), uid=uid, endpoints=(endpoint,))
+        worker.report(worker.want(1)[0])
+        world.pass_time(1, worker)
+    assert [(told.job_uid, bool(told.endpoints)) for told in worker.all(JobContext)] == [
+        ("first", True), ("first", False), ("second", True), ("second", False),
+    ]
+    assert world.engine.workers[next(iter(world.engine.workers))].contexts == {}

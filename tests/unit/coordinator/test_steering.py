@@ -6,7 +6,7 @@ import pytest
 
 from espalier_coordinator.messages import Cancel, Verdict
 from espalier_coordinator.model import JobState
-from espalier_kit.errors import NotFound
+from espalier_kit.errors import Forbidden, NotFound
 from espalier_kit.execution import ModelEndpoint, TaskState
 from tests.support.coordination import UID, World, lease_of, task
 
@@ -231,3 +231,64 @@ def test_a_view_tells_of_ended_tasks_that_nobody_waits_for_also_when_they_were_s
     assert told == {"a": "failed", "report": "skipped", "summary": "done"}
     world.crash()
     assert {o.key: o.state for o in world.view().outcomes} == told
+
+
+def test_a_job_that_is_deleted_before_it_is_on_disk_does_not_come_back() -> None:
+    world = World()
+    world.is_disk_stuck = True
+    world.submit(task("a"))
+    world.delete()
+    world.write()
+    assert (world.engine.jobs, world.store.load().jobs) == ({}, ())
+    world.submit(task("b"))
+    world.write()
+    assert world.states() == {"b": TaskState.READY}
+
+
+def test_tasks_for_a_job_that_is_deleted_meanwhile_go_with_it() -> None:
+    world = World()
+    world.submit(task("a"))
+    world.is_disk_stuck = True
+    world.submit(task("b", "a"))
+    world.delete()
+    world.submit(task("c"))
+    world.write()
+    assert world.states() == {"c": TaskState.READY}
+    world.crash()
+    assert world.states() == {"c": TaskState.READY}
+
+
+def test_two_submissions_at_once_are_one_job_of_one_namespace() -> None:
+    world = World()
+    world.is_disk_stuck = True
+    world.submit(namespace="ns")
+    with pytest.raises(Forbidden):
+        world.submit(task("theirs"), namespace="other")
+    world.submit(task("b"), endpoints=(CODE,))
+    world.submit(task("c"), name="ignored")
+    world.write()
+    world.is_disk_stuck = False
+    assert world.states() == {"b": TaskState.READY, "c": TaskState.READY}
+    assert (world.view().job.namespace, world.view().job.finished_at) == ("ns", 0.0)
+    (stored,) = world.store.load().jobs
+    assert (stored.namespace, stored.has_endpoints, stored.finished_at) == ("ns", True, 0.0)
+    assert world.engine._submitting == {}
+
+
+@pytest.mark.parametrize("by", ["retry", "tasks"])
+def test_a_job_that_is_being_opened_again_can_be_cancelled(by: str) -> None:
+    world = World()
+    world.submit(task("a", retries=0))
+    worker = world.worker()
+    worker.report(worker.want()[0], Verdict.USER_FAULT)
+    assert world.engine.job(UID).has_ended
+    world.is_disk_stuck = True
+    if by == "retry":
+        world.do(world.engine.retry(UID)[1])
+    else:
+        world.submit(task("b"))
+    assert not world.engine.job(UID).has_ended
+    world.update(cancel=True)
+    world.write()
+    assert world.view().state is JobState.CANCELLED
+    assert worker.want() == []
