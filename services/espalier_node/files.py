@@ -87,21 +87,20 @@ def write_atomically(directory: Path, wished: Mapping[str, File], own: Callable[
     The layout is a kubelet's: `..data` → a dated directory, and a link per top-level name into `..data`.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    names = {path.split("/")[0] for path in wished}
     if _present(directory) == dict(wished):
+        _finish(directory, names)  # an agent killed after its swap has not
         return False
     fresh = Path(tempfile.mkdtemp(prefix="..", dir=directory))
     fresh.chmod(0o755)
     for path, file in wished.items():
         _write(fresh, path, file, own)
     own(fresh)
-    old = directory / os.readlink(directory / _DATA) if (directory / _DATA).is_symlink() else None
     temporary = directory / f"{_DATA}_tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(fresh.name)
     temporary.rename(directory / _DATA)
-    _link_names(directory, {path.split("/")[0] for path in wished})
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+    _finish(directory, names)
     return True
 
 
@@ -113,6 +112,15 @@ def _write(root: Path, path: str, file: File, own: Callable[[Path], None]) -> No
         opened.write(file.data)
     os.chmod(target, file.mode)
     own(target)
+
+
+def _finish(directory: Path, wished: set[str]) -> None:
+    """What follows the swap: a link per name, and nothing left of earlier contents or of a swap that never came."""
+    _link_names(directory, wished)
+    current = os.readlink(directory / _DATA)
+    for path in directory.glob("..*"):
+        if path.is_dir() and not path.is_symlink() and path.name != current:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _link_names(directory: Path, wished: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -128,6 +129,11 @@ def _condition(name: str, is_true: bool, reason: str, message: str, old: Object,
     }
 
 
+def patience_s(settings: NodeSettings) -> float:
+    """How long one try to renew the Lease may take: after one that hangs there is time for another (pure)."""
+    return settings.lease_duration_s / 2
+
+
 class NodeKeeper:
     """Writes the Node and its Lease until cancelled."""
 
@@ -204,13 +210,14 @@ class NodeKeeper:
 
     async def _renew_safely(self) -> None:
         try:
-            await self._renew()
+            async with asyncio.timeout(patience_s(self._settings)):
+                await self._renew()
             self._metrics.lease_renewed.set(self._clock.now().timestamp())
         except NotFound:
             self._lease = None
-        except EspalierError as error:
+        except (EspalierError, TimeoutError) as error:
             self._lease = None
-            log.warning("cannot renew the Lease", extra={"error": str(error)})
+            log.warning("cannot renew the Lease", extra={"error": str(error) or "no answer in time"})
 
     async def _renew(self) -> None:
         now = micro_timestamp(self._clock.now())

@@ -8,13 +8,17 @@ from itertools import chain
 from typing import Any, Literal
 
 from espalier_kube.cluster import Object
+from espalier_node import targets
 
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
-VOLUME_TYPES = frozenset({"configMap", "secret", "projected", "downwardAPI", "emptyDir", "persistentVolumeClaim"})
+FILE_TYPES = frozenset({"configMap", "secret", "projected", "downwardAPI"})
+"""Volumes of files that the agent writes and containers only read."""
+VOLUME_TYPES = FILE_TYPES | {"emptyDir", "persistentVolumeClaim"}
 _ABSENT = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "dnsConfig", "runtimeClassName")
 """Fields of a pod that a native process cannot have."""
 _PROJECTIONS = frozenset({"configMap", "secret", "downwardAPI", "serviceAccountToken"})
+_NOBODY = 65534
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,9 @@ def parse(pod: Object) -> PodSpec:
 
 def unsupported(pod: PodSpec, container: ContainerSpec) -> str | None:
     """A sentence on what a native process cannot honour; None when all of it can be."""
-    return next(chain(_pod_problems(pod.raw["spec"]), _container_problems(container.raw)), None)
+    spec, raw = pod.raw["spec"], container.raw
+    places = targets.problems(raw, _writable(spec))
+    return next(chain(_pod_problems(spec), _container_problems(raw), _id_problems(pod, container), places), None)
 
 
 def user_and_group(pod: PodSpec, container: ContainerSpec, default: int) -> tuple[int, int]:
@@ -144,8 +150,6 @@ def _container_problems(raw: Mapping[str, Any]) -> Iterator[str]:
         yield f"container {name}: hostPort is not available on this node; bind to status.podIP"
     if security.get("privileged"):
         yield f"container {name}: privileged is not available on this node"
-    if security.get("runAsUser") == 0:
-        yield f"container {name}: runAsUser 0 is not available on this node; leave it out or choose another user"
     if (security.get("capabilities") or {}).get("add"):
         yield f"container {name}: capabilities cannot be added on this node"
     if raw.get("volumeDevices"):
@@ -155,3 +159,18 @@ def _container_problems(raw: Mapping[str, Any]) -> Iterator[str]:
     for mount in raw.get("volumeMounts") or ():
         if mount.get("mountPropagation", "None") != "None":
             yield f"container {name}: mountPropagation {mount['mountPropagation']} is not available on this node"
+
+
+def _id_problems(pod: PodSpec, container: ContainerSpec) -> Iterator[str]:
+    """What a pod and its container say together counts; a node's own default is never root's."""
+    user, group = user_and_group(pod, container, default=_NOBODY)
+    asked = {"runAsUser": user, "runAsGroup": group, "fsGroup": volume_group(pod)}
+    for name in (name for name, number in asked.items() if number == 0):
+        yield f"container {container.name}: {name} 0 is not available on this node; leave it out or choose another"
+    if 0 in further_groups(pod):
+        yield f"container {container.name}: supplementalGroups 0 is not available on this node; leave it out"
+
+
+def _writable(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the volumes that containers write to."""
+    return frozenset(volume["name"] for volume in spec.get("volumes") or () if not FILE_TYPES & set(volume))

@@ -15,22 +15,23 @@ import shutil
 import signal
 import site
 import sys
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from espalier_kit.errors import Retryable
-from espalier_node import launch, sandbox, shim
+from espalier_node import inside, launch, sandbox, shim
 from espalier_node.machine.base import Machine, View
-from espalier_node.runtime import ContainerConfig, ExecResult, Run
+from espalier_node.runtime import ContainerConfig, ExecResult, Mount, Run
 from espalier_node.streaming import commands
 from espalier_node.streaming.channels import Command
 
 log = logging.getLogger(__name__)
 
 START_S = 20.0
-"""A shim that has not started its container after this long never will."""
+"""A shim that has not started its container after this long never will: its directory has `shim.GIVEN_UP`."""
 MESSAGE_BYTES = 4096
 OUTPUT_BYTES = 10240
 _UNKNOWN = 137
@@ -41,12 +42,13 @@ class ProcessRuntime:
     """`espalier_node.runtime.Runtime` by shims on this machine."""
 
     def __init__(
-        self, state_dir: Path, machine: Machine, *, readable: Iterable[Path], log_max_bytes: int, nice: int
+        self, state_dir: Path, machine: Machine, *, readable: Iterable[Path], log_max_bytes: int, nice: int,
+        start_s: float = START_S,
     ) -> None:
         self._pods = state_dir / "pods"
         self._machine = machine
         self._readable = sandbox.outermost([*interpreter_paths(), *readable])
-        self._log_max_bytes, self._nice = log_max_bytes, nice
+        self._log_max_bytes, self._nice, self._start_s = log_max_bytes, nice, start_s
 
     async def start(self, config: ContainerConfig) -> Run:
         directory = self._container(config.pod_uid, config.name) / str(config.attempt)
@@ -59,10 +61,13 @@ class ProcessRuntime:
         except OSError as error:
             raise Retryable(f"container {config.name} cannot be started: {error}", reason="Failed") from error
         try:
-            _, said = await asyncio.wait_for(process.communicate(), START_S)
+            _, said = await asyncio.wait_for(process.communicate(), self._start_s)
         except TimeoutError as error:
-            process.kill()
-            raise Retryable(f"container {config.name} did not start within {START_S:.0f} s", reason="Failed") from error
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            self._give_up(directory)
+            sentence = f"container {config.name} did not start within {self._start_s:g} s"
+            raise Retryable(sentence, reason="Failed") from error
         if not (directory / "started.json").exists():
             raise Retryable(f"container {config.name}: {said.decode(errors='replace')[-500:]}", reason="Failed")
         self._remember_identity(directory)
@@ -129,21 +134,25 @@ class ProcessRuntime:
         return self._pods / pod_uid / "containers" / name
 
     def _attempts(self, pod_uid: str, name: str) -> list[Path]:
-        """Newest first; only those whose shim came to start."""
-        directories = [p for p in self._container(pod_uid, name).glob("[0-9]*") if (p / "started.json").exists()]
+        """Newest first; only those whose shim came to start, and in time."""
+        found = self._container(pod_uid, name).glob("[0-9]*")
+        directories = [p for p in found if (p / "started.json").exists() and not (p / shim.GIVEN_UP).exists()]
         return sorted(directories, key=lambda path: int(path.name), reverse=True)
 
     def _prepare(self, directory: Path, config: ContainerConfig) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(directory)
+        if directory.exists():
+            self._give_up(directory)
+            directory.rename(tempfile.mkdtemp(prefix=f"{shim.GIVEN_UP}-", dir=directory.parent))  # with its mark
         directory.mkdir(parents=True)
+        self._make_way(config.mounts)
         message = directory / "termination-log"
         message.touch()
         _own(message, config.user, config.group)
         etc = write_etc(self._pods / config.pod_uid / "etc", config)
+        held = self._held(directory, config.mounts)
         mounts = (
             *((path, f"/etc/{path.name}", True) for path in etc),
-            *((mount.source, mount.target, mount.is_read_only) for mount in config.mounts),
+            *((held.get(mount, mount.source), mount.target, mount.is_read_only) for mount in config.mounts),
             (message, config.termination_message_path, False),
         )
         view = View(
@@ -157,10 +166,34 @@ class ProcessRuntime:
         })
         _dump(directory / "spec.json", {
             "argv": wrapped.argv, "env": commands.ENVIRONMENT, "info_fd": wrapped.info_fd, "has_info": wrapped.has_info,
-            "payload": "payload.json", "payload_fd": launch.PAYLOAD_FD, "nice": self._nice,
+            "payload_fd": launch.PAYLOAD_FD, "nice": self._nice, "held": _steps(held),
             "log_max_bytes": self._log_max_bytes, "streak": config.streak, "user": config.user, "group": config.group,
             "groups": config.groups,
         })
+
+    def _make_way(self, mounts: Iterable[Mount]) -> None:
+        """Places of readable paths in volumes above them: bubblewrap would make them too, but follow links there."""
+        for mount in (mount for mount in mounts if not mount.is_read_only):
+            for path in (path for path in self._readable if path.is_relative_to(mount.target)):
+                place = path if path.is_dir() else path.parent
+                with inside.directory(mount.source, place.relative_to(mount.target)):
+                    pass
+
+    def _held(self, directory: Path, mounts: Iterable[Mount]) -> dict[Mount, Path]:
+        """Where the shim binds parts of volumes for bubblewrap, which would go there by name: only root can."""
+        found = {}
+        for number, mount in enumerate(mount for mount in mounts if mount.volume and os.geteuid() == 0):
+            found[mount] = directory / f"held-{number}"
+            if mount.source.is_dir():
+                found[mount].mkdir()
+            else:
+                found[mount].touch()
+        return found
+
+    def _give_up(self, directory: Path) -> None:
+        """A start that nobody watches over ends here, or as soon as its shim reads the mark beside it."""
+        (directory / shim.GIVEN_UP).touch()
+        self._signal_shim(directory, signal.SIGUSR2)
 
     def _read(self, directory: Path) -> Run:
         started, ended, spec = (_load(directory / f"{name}.json") for name in ("started", "exit", "spec"))
@@ -185,8 +218,10 @@ class ProcessRuntime:
         )
 
     def _remember_identity(self, directory: Path) -> None:
+        """Unless the disk is full: a shim that could be taken for another is better than one that nobody knows."""
         identity = self._machine.identity(_load(directory / "started.json")["shim_pid"])
-        _dump(directory / "identity.json", {"shim": identity})
+        with contextlib.suppress(OSError):
+            _dump(directory / "identity.json", {"shim": identity})
 
     def _is_alive(self, directory: Path) -> bool:
         """Whether the shim still runs; its number may since belong to another process."""
@@ -196,9 +231,12 @@ class ProcessRuntime:
 
     def _signal(self, pod_uid: str, name: str, number: signal.Signals) -> None:
         for directory in self._attempts(pod_uid, name)[:1]:
-            if self._is_alive(directory) and not (directory / "exit.json").exists():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(_load(directory / "started.json")["shim_pid"], number)
+            self._signal_shim(directory, number)
+
+    def _signal_shim(self, directory: Path, number: signal.Signals) -> None:
+        if self._is_alive(directory) and not (directory / "exit.json").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(_load(directory / "started.json")["shim_pid"], number)
 
     def _drop_old(self, config: ContainerConfig) -> None:
         for directory in self._attempts(config.pod_uid, config.name)[2:]:
@@ -246,8 +284,9 @@ async def _communicate(line: tuple[str, ...], payload: bytes, timeout_s: float) 
 
 
 def _message(directory: Path) -> str:
-    with contextlib.suppress(OSError):
-        return (directory / "termination-log").read_bytes()[-MESSAGE_BYTES:].decode(errors="replace")
+    with contextlib.suppress(OSError), (directory / "termination-log").open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - MESSAGE_BYTES))
+        return file.read(MESSAGE_BYTES).decode(errors="replace")
     return ""
 
 
@@ -257,6 +296,14 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return parsed
+
+
+def _steps(held: Mapping[Mount, Path]) -> list[tuple[str, tuple[str, ...], str]]:
+    """Volume, steps to its part, place: what `shim` binds."""
+    return [
+        (str(mount.volume), mount.source.relative_to(mount.volume).parts, str(place))
+        for mount, place in held.items() if mount.volume
+    ]
 
 
 def _dump(path: Path, value: Any) -> None:

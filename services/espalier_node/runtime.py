@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from espalier_node.streaming.channels import Command
+from espalier_node.targets import MESSAGE_PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class Mount:
     source: Path
     target: str
     is_read_only: bool = False
+    volume: Path | None = None
+    """What the path lies in, where containers may lay links: a runtime that can takes each step to it itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class ContainerConfig:
     """Further groups."""
     hosts: tuple[tuple[str, str], ...]
     """Address and names: lines of /etc/hosts."""
-    termination_message_path: str = "/dev/termination-log"
+    termination_message_path: str = MESSAGE_PATH
 
 
 @dataclass(frozen=True, slots=True)

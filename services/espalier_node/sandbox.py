@@ -1,10 +1,13 @@
 """bubblewrap command lines (pure): a file view of its own, then an unprivileged user.
 
-Three facts shape this. An agent run by root lets bubblewrap build the view *as root* and drops to the pod's user
+Some facts shape this. An agent run by root lets bubblewrap build the view *as root* and drops to the pod's user
 inside, since only so a second bubblewrap inside the pod (a student's sandbox) may build a view of its own. /proc is
 mounted afresh over the machine's: bubblewrap's `--proc` masks parts of it, and the kernel then refuses the inner
-sandbox a /proc. And every parent of a mounted path is made explicitly with mode 0755, since an interpreter may live
+sandbox a /proc. Every parent of a mounted path is made explicitly with mode 0755, since an interpreter may live
 under a directory (root's home) that the pod's user could not enter.
+
+So root runs a few programs inside the view. The machine's own are therefore laid last, over whatever a pod mounted
+(`targets` refuses it before), and none of them may ask who a user is: the pod's /etc/passwd would answer.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from espalier_node import targets
 from espalier_node.machine.base import View
 
 INFO_FD = 4
@@ -20,8 +24,7 @@ ESSENTIAL_ETC = (
     "alternatives", "localtime", "timezone", "mime.types", "services", "protocols", "host.conf", "gai.conf", "fonts",
 )
 """What programs need of /etc; users, groups and hosts are the pod's own (`process` writes them)."""
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/homebrew")
-_PRIVILEGE_DROP = 'mount -t proc proc /proc && exec setpriv "$@"'
+_ROOT_PART = 'mount -n -i -t proc proc /proc && exec "$@"'
 
 
 def command_line(
@@ -31,38 +34,44 @@ def command_line(
     options = [
         "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", view.hostname, "--die-with-parent",
         "--info-fd", str(INFO_FD),
-        *_system(links),
         *(["--bind", "/proc", "/proc", "--dev", "/dev"] if is_root else ["--proc", "/proc", *_devices()]),
         "--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp",
         "--perms", "0755", "--dir", "/etc",
         *_flat(("--ro-bind", f"/etc/{name}", f"/etc/{name}") for name in etc),
         *_binds(view),
+        *_system(links),
         "--remount-ro", "/", "--chdir", "/",
     ]
-    inner = ["/bin/sh", "-c", _PRIVILEGE_DROP, "sh", *drop(view), *command] if is_root else list(command)
+    inner = ["/bin/sh", "-c", _ROOT_PART, "sh", *drop(view), *command] if is_root else list(command)
     return (bubblewrap, *options, "--", *inner)
 
 
 def drop(view: View) -> tuple[str, ...]:
-    """setpriv's options: the pod's user and groups, no capabilities, none to be gained."""
-    groups = ("--groups", ",".join(map(str, view.groups))) if view.groups else ("--clear-groups",)
+    """From root to the pod's user and groups, without capabilities and with none to be gained.
+
+    setpriv would change the user too, but takes `7` for a name first; chroot's `+7` is a number. So one setpriv keeps,
+    over chroot's change of the user, the one capability by which another then drops the rest of what could be had.
+    """
+    groups = ",".join(f"+{group}" for group in view.groups)
     return (
-        "--reuid", str(view.user), "--regid", str(view.group), *groups, "--no-new-privs",
-        "--inh-caps=-all", "--bounding-set=-all", "--",
+        "/usr/bin/setpriv", "--securebits=+no_setuid_fixup", "--inh-caps=-all,+setpcap", "--ambient-caps=-all,+setpcap",
+        "chroot", f"--userspec=+{view.user}:+{view.group}", f"--groups={groups}", "/",
+        "setpriv", "--no-new-privs", "--securebits=-all", "--ambient-caps=-all", "--inh-caps=-all",
+        "--bounding-set=-all", "--",
     )
 
 
 def enter_line(pid: int, view: View, command: Iterable[str], *, nsenter: str, is_root: bool) -> tuple[str, ...]:
     """The command line that runs `command` in the namespaces of `pid`."""
     if is_root:
-        flags, inner = ["-m", "-p", "-i", "-u"], ["/usr/bin/setpriv", *drop(view), *command]
+        flags, inner = ["-m", "-p", "-i", "-u"], [*drop(view), *command]
     else:
         flags, inner = ["-U", "-m", "-p", "-i", "-u", "--preserve-credentials"], list(command)
     return (nsenter, "-t", str(pid), *flags, "--", *inner)
 
 
 def _system(links: dict[str, str]) -> Iterator[str]:
-    for path in _SYSTEM:
+    for path in targets.SYSTEM:
         if path in links:
             yield from ("--symlink", links[path], path)
         else:
@@ -81,8 +90,8 @@ def _devices() -> Iterator[str]:
 
 def _binds(view: View) -> Iterator[str]:
     """Outer before inner, so that a volume at /root does not hide an interpreter below it; each with its parents."""
-    binds = [*((path, str(path), True) for path in view.readable), *view.mounts]
-    seen = {"/", "/tmp", "/dev", "/etc", *_SYSTEM}
+    binds = [*((path, str(path), True) for path in view.readable if not targets.is_system(str(path))), *view.mounts]
+    seen = {"/", "/tmp", "/dev", "/etc", *targets.SYSTEM}
     for source, target, is_read_only in sorted(binds, key=lambda bind: len(PurePosixPath(bind[1]).parts)):
         for parent in map(str, reversed(PurePosixPath(target).parents)):
             if parent not in seen and not parent.startswith(("/dev/", "/proc", "/usr/")):

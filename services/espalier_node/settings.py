@@ -76,7 +76,7 @@ class NodeSettings(Settings):
     `espalier-*` is this installation's own `bin` unless given here."""
     readable_paths: tuple[Path, ...] = ()
     """Further paths of this machine that containers may read (an interpreter outside /usr, model files)."""
-    uid: int = Field(default=64100, ge=0)
+    uid: int = Field(default=64100, gt=0)
     """Pods run as this user and group when the agent is root."""
     nice: int = Field(default=10, ge=0, le=19)
     """Niceness of pods on an mlx node, so that a saturated model server leaves the agent its cycles."""

@@ -2,16 +2,20 @@
 
 Run as `python -I -S shim.py DIRECTORY` by `espalier_node.process`; standard library only and few imports, since one
 lives beside every container. Reads `spec.json`; writes `started.json`, `log` (CRI format) and, last, `exit.json`.
+The container's own command comes after `started.json`, and not at all where `given-up` is there by then: of an agent
+that waits no more and a shim that is late, at least one sees what the other wrote.
 
 Signals to the shim: SIGTERM goes to the container's main process; SIGUSR2 kills the whole container.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
 import signal
+import stat
 import sys
 import time
 from typing import Any
@@ -21,7 +25,15 @@ LINE_BYTES = 16384
 DRAIN_S = 2.0
 """How long output is still read after the main process ended (a stray descendant may hold the pipe)."""
 START_FAILED = 128
+GIVEN_UP = "given-up"
+"""The agent's mark: this start took too long, and nobody would watch over it."""
+END_BYTES = 256
+"""Room for `exit.json`."""
+AGAIN_S = 1.0
+"""How soon a write that failed is tried again."""
 FIRST_CHILD_S = 0.5
+_NEW_MOUNTS, _BIND, _REC, _SLAVE = 0x20000, 0x1000, 0x4000, 0x80000
+"""CLONE_NEWNS and the MS_ flags of mount(2)."""
 
 
 def timestamp() -> str:
@@ -40,17 +52,36 @@ def write_json(path: str, value: Any) -> None:
     os.rename(path + ".tmp", path)
 
 
+class Ending:
+    """`exit.json`, whose room is taken while there is some: an end that a full disk swallows looks like a failure."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(self._file, b" " * END_BYTES)
+        os.fsync(self._file)
+
+    def tell(self, value: Any) -> None:
+        """Atomically, and until it is written: a file system may want new room where others write in place."""
+        while os.path.exists(self._path + ".tmp"):  # else its directory is gone, and with it who would read this
+            try:
+                os.pwrite(self._file, json.dumps(value).encode().ljust(END_BYTES), 0)
+                os.fsync(self._file)
+                os.rename(self._path + ".tmp", self._path)
+            except OSError:
+                time.sleep(AGAIN_S)
+
+
 class Log:
     """A log file in CRI format, rotated by size, one older file kept."""
 
     def __init__(self, path: str, max_bytes: int) -> None:
         self._path, self._max_bytes = path, max_bytes
         self._rest = {"stdout": b"", "stderr": b""}
-        self._open()
+        self._fd, self._size = self._open(path), 0
 
-    def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        self._size = os.fstat(self._fd).st_size
+    def _open(self, path: str) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
 
     def feed(self, stream: str, data: bytes) -> None:
         """Add output; whole lines are written at once, and long ones in parts."""
@@ -83,28 +114,46 @@ class Log:
             return  # a full disk must not stop the container; the line is lost
         self._size += len(record)
         if self._size >= self._max_bytes:
-            os.close(self._fd)
+            self._rotate()
+
+    def _rotate(self) -> None:
+        self._size = 0
+        try:
+            fresh = self._open(self._path + ".next")
             os.rename(self._path, self._path + ".1")
-            self._open()
+            os.rename(self._path + ".next", self._path)
+        except OSError:
+            return  # it goes on in the file it has
+        os.close(self._fd)
+        self._fd = fresh
 
 
 class Container:
-    """The child and its pipes."""
+    """The child and its pipes. Its launcher waits for the payload, which says what to run."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.init_pid = 0
         self._info, info = os.pipe()
+        payload, self._payload = os.pipe()
         self.stdout, out = os.pipe()
         self.stderr, err = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(spec, out=out, err=err, info=info)
-        for descriptor in (info, out, err):
+            _become(spec, out=out, err=err, info=info, payload=payload)
+        for descriptor in (info, out, err, payload):
             os.close(descriptor)
         if spec["has_info"]:
             self.init_pid = _read_init_pid(self._info)
             _await_first_child(self.init_pid)
         os.close(self._info)
+
+    def release(self, payload: bytes) -> None:
+        """Let the launcher go on; it may be gone already, as what runs in its place says."""
+        try:
+            with os.fdopen(self._payload, "wb") as pipe:
+                pipe.write(payload)
+        except BrokenPipeError:
+            return
 
     def terminate(self, *_: object) -> None:
         """SIGTERM to the main process: inside a pid namespace that is the first child of its init."""
@@ -118,7 +167,7 @@ class Container:
             _kill(-self.pid, signal.SIGKILL)
 
 
-def _become(spec: dict[str, Any], *, out: int, err: int, info: int) -> None:
+def _become(spec: dict[str, Any], *, out: int, err: int, info: int, payload: int) -> None:
     """In the child: own session, own descriptors, exec. Never returns."""
     try:
         os.setsid()
@@ -126,17 +175,43 @@ def _become(spec: dict[str, Any], *, out: int, err: int, info: int) -> None:
             signal.signal(number, signal.SIG_DFL)
         if spec["nice"]:
             os.nice(spec["nice"])
-        payload = os.open(spec["payload"], os.O_RDONLY)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         keep = ((out, 1), (err, 2), (payload, spec["payload_fd"]), (info, spec["info_fd"]))
         # Out of the way first: a source may have the number of another's target.
         for source, target in [(_above(source), target) for source, target in keep]:
             os.dup2(source, target)
         os.closerange(max(target for _, target in keep) + 1, 64)
+        if spec["held"]:
+            _hold(spec["held"])
         os.execve(spec["argv"][0], spec["argv"], spec["env"])
     except OSError as error:
-        os.write(2, f"cannot start {spec['argv'][0]}: {error.strerror}\n".encode())
+        os.write(2, f"cannot start {error.filename or spec['argv'][0]}: {error.strerror}\n".encode())
     os._exit(START_FAILED)
+
+
+def _hold(parts: list[tuple[str, list[str], str]]) -> None:
+    """Bind parts of volumes to places that no container can touch, in a mount namespace that goes with this one.
+
+    From descriptor to descriptor, no link followed: containers that run meanwhile may change what lies in a volume.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def mount(source: str | None, place: str, flags: int) -> None:
+        if libc.mount(source and source.encode(), place.encode(), None, ctypes.c_ulong(flags), None) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), place)
+
+    if libc.unshare(_NEW_MOUNTS) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    mount(None, "/", _REC | _SLAVE)
+    for volume, steps, place in parts:
+        found = os.open(volume, os.O_PATH)
+        for step in steps:
+            found = os.open(step, os.O_PATH | os.O_NOFOLLOW, dir_fd=found)
+        if stat.S_ISLNK(os.fstat(found).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), place)
+        mount(f"/proc/self/fd/{found}", place, _BIND | _REC)
 
 
 def _above(descriptor: int) -> int:
@@ -235,15 +310,28 @@ def _null_own_streams() -> None:
 def main(directory: str) -> None:
     """Run the container described in `directory` until it ends."""
     os.chdir(directory)
-    with open("spec.json") as file:
-        spec = json.load(file)
+    with open("spec.json") as file, open("payload.json", "rb") as other:
+        spec, payload = json.load(file), other.read()
     started = _detach()
+    ending, log = Ending("exit.json"), Log("log", spec["log_max_bytes"])
     _null_own_streams()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    log = Log("log", spec["log_max_bytes"])
+    container = _start(spec, payload)
+    if container is None:
+        return
+    os.close(started)
+    status = _follow(container, log, reader)
+    log.finish()
+    ending.tell({**_exit_status(status), "finished_at": timestamp()})
+
+
+def _start(spec: dict[str, Any], payload: bytes) -> Container | None:
+    """The running container; None where the agent has given it up."""
+    if os.path.exists(GIVEN_UP):
+        return None
     started_at = timestamp()
     container = Container(spec)
     signal.signal(signal.SIGTERM, container.terminate)
@@ -251,10 +339,11 @@ def main(directory: str) -> None:
     write_json("started.json", {
         "shim_pid": os.getpid(), "pid": container.pid, "init_pid": container.init_pid, "started_at": started_at,
     })
-    os.close(started)
-    status = _follow(container, log, reader)
-    log.finish()
-    write_json("exit.json", {**_exit_status(status), "finished_at": timestamp()})
+    if os.path.exists(GIVEN_UP):
+        container.kill()
+        return None
+    container.release(payload)
+    return container
 
 
 if __name__ == "__main__":

@@ -7,21 +7,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from espalier_kit.clock import Clock
 from espalier_kit.errors import Forbidden, NotFound, Permanent, Retryable
 from espalier_kube.cluster import CONFIG_MAP, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, SECRET, Cluster, Kind, Object
-from espalier_node import files
+from espalier_node import files, inside, targets
 from espalier_node.environment import CONFIG_ERROR, Situation, Sources, expand
 from espalier_node.files import FAILED_MOUNT, TokenSource
-from espalier_node.podspec import ContainerSpec, PodSpec
+from espalier_node.podspec import FILE_TYPES, ContainerSpec, PodSpec
 from espalier_node.runtime import Mount
 
 RENEW_AT = 0.8
 """A token is renewed after this part of its life."""
-_FILE_KINDS = ("configMap", "secret", "downwardAPI", "projected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +56,14 @@ class Volumes:
 
     def needs_refresh(self, pod: PodSpec) -> bool:
         """Whether any volume can change during the pod's life."""
-        return any(kind in volume for volume in pod.raw["spec"].get("volumes") or () for kind in _FILE_KINDS)
+        return any(FILE_TYPES & set(volume) for volume in pod.raw["spec"].get("volumes") or ())
 
     async def _one(self, volume: Mapping[str, Any], pod: PodSpec, sources: Sources, situation: Situation) -> Path:
         directory = self._directory / str(volume["name"])
         if "persistentVolumeClaim" in volume:
             return await self._claim(volume["persistentVolumeClaim"]["claimName"], pod)
         if "emptyDir" in volume:
-            if not directory.exists():
-                directory.mkdir(parents=True)
-                directory.chmod(0o777)
-                self._own(directory)
-            return directory
+            return self._empty(directory)
         tokens = {source.path: await self._token(volume["name"], source, pod) for source in files.tokens_of(volume)}
         wished = files.contents(volume, pod, sources, situation, tokens)
         files.write_atomically(directory, wished, self._own)
@@ -103,20 +98,28 @@ class Volumes:
             )
         return await asyncio.to_thread(self._owned, Path(local["path"]), name)
 
+    def _empty(self, directory: Path) -> Path:
+        """It has its name only once it has its mode and owner: an agent may be killed at any step."""
+        if not directory.exists():
+            fresh = directory.with_name(f"..{directory.name}")
+            fresh.mkdir(parents=True, exist_ok=True)
+            fresh.chmod(0o777)
+            self._own(fresh)
+            fresh.rename(directory)
+        return directory
+
     def _own(self, path: Path) -> None:
         if os.geteuid() == 0:
             os.chown(path, self._user, self._group)
 
     def _owned(self, root: Path, claim: str) -> Path:
-        """The volume, given to the pod's user; only when its root is somebody else's, so a large one is walked once."""
+        """The volume, given to the pod's user; only when its root, given last, is not: a large one is walked once."""
         if not root.is_dir():
             raise Permanent(f"the local volume of claim {claim}, {root}, is not a directory here", reason=FAILED_MOUNT)
         if os.geteuid() != 0 or root.stat().st_uid == self._user:
             return root
-        for directory, _, names in os.walk(root):
-            for name in names:
-                os.chown(os.path.join(directory, name), self._user, self._group, follow_symlinks=False)
-            os.chown(directory, self._user, self._group)
+        for name, held in inside.deepest_first(root):
+            os.chown(name, self._user, self._group, dir_fd=held, follow_symlinks=False)
         return root
 
 
@@ -124,37 +127,46 @@ def mounts(
     container: ContainerSpec, pod: PodSpec, paths: Mapping[str, Path], values: Mapping[str, str]
 ) -> tuple[Mount, ...]:
     """A container's mounts, outer before inner. Raises `Permanent` when one names no volume or leaves it."""
-    read_only = {v["name"] for v in pod.raw["spec"].get("volumes") or () if any(kind in v for kind in _FILE_KINDS)}
+    read_only = {v["name"] for v in pod.raw["spec"].get("volumes") or () if FILE_TYPES & set(v)}
     found = []
     for mount in container.raw.get("volumeMounts") or ():
         source = paths.get(mount["name"])
         if source is None:
             raise Permanent(f"volumeMount {mount['name']} names no volume of this pod", reason=CONFIG_ERROR)
-        inside = mount.get("subPath") or expand(mount.get("subPathExpr") or "", values)
-        target = str(PurePosixPath("/") / mount["mountPath"])
+        below = mount.get("subPath") or expand(mount.get("subPathExpr") or "", values)
+        target = targets.normal(mount["mountPath"])
         is_read_only = bool(mount.get("readOnly")) or mount["name"] in read_only
-        found.append(Mount(_sub_path(source, inside, is_read_only), target, is_read_only))
+        volume = source.resolve() if below and mount["name"] not in read_only else None
+        found.append(Mount(_sub_path(source, below, is_read_only), target, is_read_only, volume))
     return tuple(sorted(found, key=lambda mount: mount.target.count("/") if mount.target != "/" else 0))
 
 
-def _sub_path(volume: Path, inside: str, is_read_only: bool) -> Path:
-    if not inside:
+def _sub_path(volume: Path, below: str, is_read_only: bool) -> Path:
+    """A part of a volume, made where it is missing; links in it may lead to other parts, never out."""
+    if not below:
         return volume
-    if inside.startswith("/") or ".." in inside.split("/"):
-        raise Permanent(f"subPath {inside!r} leaves its volume", reason=CONFIG_ERROR)
-    path = volume / inside
+    if below.startswith("/") or ".." in below.split("/"):
+        raise Permanent(f"subPath {below!r} leaves its volume", reason=CONFIG_ERROR)
+    root = volume.resolve()
+    path = Path(os.path.realpath(root / below))
+    if not path.is_relative_to(root):
+        raise Permanent(f"subPath {below!r} leads out of its volume", reason=CONFIG_ERROR)
     if not path.exists():
         if is_read_only:
-            raise Permanent(f"subPath {inside!r} does not exist in its volume", reason=CONFIG_ERROR)
-        path.mkdir(parents=True)
-        status = volume.stat()
-        path.chmod(0o777)
+            raise Permanent(f"subPath {below!r} does not exist in its volume", reason=CONFIG_ERROR)
+        try:
+            _make(root, path)
+        except OSError as error:
+            raise Permanent(f"subPath {below!r} cannot be made: {error.strerror}", reason=CONFIG_ERROR) from error
+    return path
+
+
+def _make(root: Path, path: Path) -> None:
+    status = root.stat()
+    with inside.directory(root, path.relative_to(root)) as made:
+        os.fchmod(made, 0o777)
         if os.geteuid() == 0:
-            os.chown(path, status.st_uid, status.st_gid)
-    resolved = path.resolve()
-    if not resolved.is_relative_to(volume.resolve()):
-        raise Permanent(f"subPath {inside!r} leads out of its volume", reason=CONFIG_ERROR)
-    return resolved
+            os.fchown(made, status.st_uid, status.st_gid)
 
 
 async def _read(cluster: Cluster, kind: Kind, name: str, namespace: str | None) -> Object | None:

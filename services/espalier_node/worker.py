@@ -12,7 +12,7 @@ from typing import Any
 
 from espalier_kit.errors import EspalierError, NotFound, Permanent, Retryable
 from espalier_kube.cluster import POD, Object
-from espalier_node import environment, files, images, podspec, podstate, steps, volumes
+from espalier_node import environment, files, images, podspec, podstate, steps, targets, volumes
 from espalier_node.containers import Containers
 from espalier_node.context import Context
 from espalier_node.environment import Situation
@@ -178,7 +178,7 @@ class PodWorker:
             working_directory=container.raw.get("workingDir") or "/",
             mounts=volumes.mounts(container, pod, self._paths, values),
             user=user, group=group, groups=podspec.further_groups(pod), hosts=_hosts(pod, situation.pod_ip),
-            termination_message_path=container.raw.get("terminationMessagePath") or "/dev/termination-log",
+            termination_message_path=targets.message_path(container.raw),
         )
 
     def _base_environment(self, image: images.Image) -> dict[str, str]:

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -15,51 +14,16 @@ import pytest
 from espalier_kit.errors import Retryable
 from espalier_node import agent
 from espalier_node.logs import Wish, show
-from espalier_node.machine.linux import LinuxMachine
 from espalier_node.process import ProcessRuntime
-from espalier_node.runtime import ContainerConfig, Mount, Run
+from espalier_node.runtime import Mount
 from espalier_node.settings import NodeSettings
-
-UID = "11111111-0000-4000-8000-000000000001"
-USER = 64100
-IS_ROOT = os.geteuid() == 0
-EXPECTED_USER = USER if IS_ROOT else os.geteuid()
-
-
-def make_runtime(state: Path, *, log_max_bytes: int = 1 << 20, nice: int = 0) -> ProcessRuntime:
-    return ProcessRuntime(state, LinuxMachine(state), readable=(), log_max_bytes=log_max_bytes, nice=nice)
+from tests.support.shims import EXPECTED_USER, UID, config, ended, living, make_runtime
 
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[ProcessRuntime]:
-    made = make_runtime(tmp_path)
-    yield made
-    for name in made.containers(UID):
-        made.kill(UID, name)
-        await made.wait(UID, name)
-
-
-def config(*command: str, name: str = "main", **fields: Any) -> ContainerConfig:
-    base: dict[str, Any] = {
-        "pod_uid": UID, "hostname": "pod-a", "name": name, "attempt": 0, "streak": 0, "command": command,
-        "environment": {"PATH": "/usr/bin:/bin", "SECRET": "hush"}, "working_directory": "/", "mounts": (),
-        "user": USER, "group": USER, "groups": (), "hosts": (("127.77.1.9", "pod-a"),),
-    }  # fmt: skip
-    return ContainerConfig(**{**base, **fields})
-
-
-async def ended(runtime: ProcessRuntime, *command: str, **fields: Any) -> tuple[Run, str]:
-    """Run to the end: the run and what it said."""
-    made = config(*command, **fields)
-    await runtime.start(made)
-    run = await runtime.wait(UID, made.name)
-    return run, said(runtime, made.name)
-
-
-def said(runtime: ProcessRuntime, name: str = "main") -> str:
-    path = runtime.log_path(UID, name)
-    assert path is not None
-    return b"".join(show(path, Wish())).decode()
+    async with living(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,8 @@ def touch_inside(path: str) -> None:
 async def test_a_followed_log_ends_with_the_container(
     cluster: LocalCluster, client: Client, namespace: str, kubectl: Kubectl, serving: None
 ) -> None:
-    script = "echo first; while ! test -f /tmp/go; do sleep 0.05; done; echo last"
-    probe = {"exec": {"command": ["true"]}}
+    script = "echo first; touch /tmp/up; while ! test -f /tmp/go; do sleep 0.05; done; echo last"
+    probe = {"exec": {"command": ["test", "-f", "/tmp/up"]}, "periodSeconds": 1}
     made = container("main", "sh", "-c", script, readinessProbe=probe)
     await client.create(pod(namespace, "talks", made, restartPolicy="Never"))
     found = await until_pod(client, namespace, "talks", is_ready, "readiness")

@@ -147,6 +147,10 @@ WAITS: dict[str, tuple[Object, str, str]] = {
         {**container("main", "sleep", "60"), "image": "nginx:1"}, "ErrImagePull", "image nginx:1 has no runtime",
     ),
     "tty": (container("main", "sh", tty=True), "CreateContainerConfigError", "stdin and tty are not available"),
+    "a message over a program": (
+        container("main", "sleep", "60", terminationMessagePath="/usr/bin/setpriv"), "CreateContainerConfigError",
+        "terminationMessagePath /usr/bin/setpriv is not available on this node",
+    ),
 }  # fmt: skip
 
 

@@ -85,9 +85,10 @@ class LinuxMachine:
             os.close(descriptor)
 
     def check(self) -> str | None:
-        missing = [name for name in ("bwrap", "nsenter", *(["setpriv"] if self._is_root else [])) if not _which(name)]
+        wanted = ("bwrap", "nsenter", *(("setpriv", "chroot") if self._is_root else ()))
+        missing = [name for name in wanted if not _which(name)]
         if missing:
-            return f"{' and '.join(missing)} not found: install the packages bubblewrap and util-linux"
+            return f"{' and '.join(missing)} not found: install the packages bubblewrap, util-linux and coreutils"
         return None
 
 

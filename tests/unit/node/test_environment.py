@@ -174,6 +174,15 @@ UNSUPPORTED: dict[str, tuple[Object, Object, str]] = {
     "host port": ({"ports": [{"containerPort": 1, "hostPort": 1}]}, {}, "hostPort"),
     "privileged": ({"securityContext": {"privileged": True}}, {}, "privileged"),
     "root": ({"securityContext": {"runAsUser": 0}}, {}, "runAsUser 0"),
+    "root by its pod": ({}, {"securityContext": {"runAsUser": 0}}, "runAsUser 0"),
+    "the group of root": ({"securityContext": {"runAsGroup": 0}}, {}, "runAsGroup 0"),
+    "volumes of the group of root": ({}, {"securityContext": {"fsGroup": 0}}, "fsGroup 0"),
+    "root among further groups": ({}, {"securityContext": {"supplementalGroups": [7, 0]}}, "supplementalGroups 0"),
+    "programs": ({"volumeMounts": [{"name": "v", "mountPath": "/usr/sbin"}]}, {}, "mountPath /usr/sbin"),
+    "a mount in a volume": (
+        {"volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "w", "mountPath": "/a/b"}]},
+        {"volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "secret": {"secretName": "s"}}]}, "inside volume v",
+    ),
     "capabilities": ({"securityContext": {"capabilities": {"add": ["X"]}}}, {}, "capabilities"),
     "device": ({"volumeDevices": [{}]}, {}, "volumeDevices"),
     "propagation": ({"volumeMounts": [{"name": "v", "mountPropagation": "HostToContainer"}]}, {}, "mountPropagation"),
@@ -200,7 +209,8 @@ def test_groups() -> None:
 
 
 def test_an_ordinary_pod_is_supported() -> None:
-    made = pod(container(securityContext={"privileged": False, "runAsNonRoot": True}), hostNetwork=False)
+    security = {"privileged": False, "runAsNonRoot": True, "runAsUser": 7}
+    made = pod(container(securityContext=security), hostNetwork=False, securityContext={"runAsUser": 0, "fsGroup": 7})
     assert podspec.unsupported(made, made.main[0]) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from espalier_kit.clock import ManualClock
 from espalier_kit.errors import Permanent
 from espalier_kube.cluster import CONFIG_MAP, PERSISTENT_VOLUME_CLAIM, Object
 from espalier_kube.fake import FakeCluster
+from espalier_node import inside
 from espalier_node.environment import Situation, Sources
 from espalier_node.files import File, contents, references, tokens_of, write_atomically
 from espalier_node.volumes import Volumes, mounts
@@ -90,6 +92,33 @@ def test_an_update_is_one_swap(tmp_path: Path) -> None:
     assert not first.exists()
 
 
+def test_a_swap_that_an_agent_did_not_live_to_finish_is_finished_by_the_next(tmp_path: Path) -> None:
+    wished = {"a": File(b"1"), "b": File(b"2")}
+    write_atomically(tmp_path, {"a": File(b"0"), "gone": File(b"0")}, own_nothing)
+    old = (tmp_path / "..data").resolve()
+    write_atomically(tmp_path, wished, own_nothing)
+    (tmp_path / "b").unlink()  # as it is right after the swap
+    (tmp_path / "gone").symlink_to("..data/gone")
+    old.mkdir()
+    assert not write_atomically(tmp_path, wished, own_nothing)
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("..")) == ["a", "b"]
+    assert not old.exists()
+
+
+def test_the_owner_of_a_tree_s_root_is_the_last_to_change(tmp_path: Path) -> None:
+    (tmp_path / "d" / "e").mkdir(parents=True)
+    for path in ("a", "d/b", "d/e/c"):
+        (tmp_path / path).touch()
+    (tmp_path / "d" / "link").symlink_to("/etc")
+    found = [(name, None if held is None else os.readlink(f"/proc/self/fd/{held}"))
+             for name, held in inside.deepest_first(tmp_path)]
+    top, below, lowest = (str(path.resolve()) for path in (tmp_path, tmp_path / "d", tmp_path / "d" / "e"))
+    assert found[0] == ("c", lowest)
+    assert set(found[1:4]) == {("b", below), ("e", below), ("link", below)}
+    assert set(found[4:6]) == {("a", top), ("d", top)}
+    assert found[6:] == [(top, None)]
+
+
 def test_mounts_go_outer_before_inner_and_stay_inside(tmp_path: Path) -> None:
     made = container(volumeMounts=[
         {"name": "w", "mountPath": "/data/in", "subPath": "x"}, {"name": "w", "mountPath": "data/"},
@@ -105,13 +134,39 @@ def test_mounts_go_outer_before_inner_and_stay_inside(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("inside", ["../x", "/x", "link"])
-def test_sub_paths_do_not_lead_out(tmp_path: Path, inside: str) -> None:
+@pytest.mark.parametrize("below", ["../x", "/x", "link", "link/new/x", "hidden/x", "loop/x"])
+def test_sub_paths_do_not_lead_out(tmp_path: Path, below: str) -> None:
+    volume, beside = tmp_path / "w", tmp_path / "beside"
+    for directory in (volume, beside):
+        directory.mkdir()
+    for name, target in (("link", "../beside"), ("hidden", "../none"), ("loop", "loop")):
+        (volume / name).symlink_to(target)
+    with pytest.raises(Permanent, match=r"leaves its volume|leads out|cannot be made: Not a directory"):
+        mounted(volume, below)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "w"]
+    assert list(beside.iterdir()) == []
+
+
+def test_sub_paths_are_made_and_found_also_by_links_that_stay(tmp_path: Path) -> None:
+    (tmp_path / "w" / "real").mkdir(parents=True)
+    (tmp_path / "w" / "link").symlink_to("real")
+    assert mounted(tmp_path / "w", "link/a/b") == tmp_path / "w" / "real" / "a" / "b"
+    assert (tmp_path / "w" / "real" / "a" / "b").stat().st_mode & 0o777 == 0o777
+
+
+def test_a_step_that_becomes_a_link_meanwhile_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
-    (tmp_path / "w" / "link").symlink_to("/etc")
-    owner = pod(container(volumeMounts=[{"name": "w", "mountPath": "/m", "subPath": inside}]))
-    with pytest.raises(Permanent, match=r"leaves its volume|leads out"):
-        mounts(owner.main[0], owner, {"w": tmp_path / "w"}, {})
+    (tmp_path / "w" / "a").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="Not a directory"), inside.directory(tmp_path / "w", Path("a/x")):
+        raise AssertionError("it was taken")
+    assert not (tmp_path / "x").exists()
+
+
+def mounted(volume: Path, below: str) -> Path:
+    """What a mount with this subPath shows."""
+    owner = pod(container(volumeMounts=[{"name": "w", "mountPath": "/m", "subPath": below}]))
+    (found,) = mounts(owner.main[0], owner, {"w": volume}, {})
+    return found.source
 
 
 class CountingCluster(FakeCluster):
@@ -179,3 +234,11 @@ async def test_local_claims_are_mounted_and_others_refused(tmp_path: Path) -> No
         await volumes.prepare(pod(volumes=[with_claim("there")]), SITUATION)
     with pytest.raises(Permanent, match="none is not bound"):
         await volumes.prepare(pod(volumes=[with_claim("none")]), SITUATION)
+
+
+async def test_an_empty_volume_that_an_agent_did_not_live_to_open_is_opened_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "..w").mkdir(mode=0o700)
+    volumes = Volumes(FakeCluster(clock=ManualClock()), ManualClock(), tmp_path, user=0, group=0)
+    path = (await volumes.prepare(pod(volumes=[{"name": "w", "emptyDir": {}}]), SITUATION))["w"]
+    assert path.stat().st_mode & 0o777 == 0o777
+    assert os.listdir(tmp_path) == ["w"]

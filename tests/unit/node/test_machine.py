@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from espalier_kit.clock import ManualClock
+from espalier_kit.clock import ManualClock, SystemClock
 from espalier_kit.errors import Forbidden, Misconfigured
 from espalier_kube.cluster import LEASE, NODE, Object
 from espalier_kube.fake import FakeCluster
@@ -31,6 +31,7 @@ FACTS = Facts(
 )  # fmt: skip
 FINE = Pressure(memory_free_bytes=4 << 30, disk_free_bytes=50 << 30, pids_free=10_000)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DEADLINE_S = 20.0
 
 
 def settings(**fields: Any) -> NodeSettings:
@@ -89,14 +90,29 @@ def test_root_builds_the_view_and_drops_inside() -> None:
     found = line(is_root=True)
     assert "--bind /proc /proc" in found
     assert "--symlink usr/bin /bin" in found
-    assert found.endswith("--reuid 1 --regid 2 --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all -- x")
+    assert "--userspec=+1:+2 --groups= / setpriv" in found
+    assert found.endswith("--ambient-caps=-all --inh-caps=-all --bounding-set=-all -- x")
+
+
+def test_what_root_runs_lies_over_all_that_a_pod_mounts() -> None:
+    found = line(is_root=True, readable=(Path("/usr/local/py"),), mounts=((Path("/s/v"), "/usr/sbin", False),))
+    assert found.index("--bind /s/v /usr/sbin") < found.index("--ro-bind-try /usr /usr --symlink usr/bin /bin")
+    assert "/usr/local/py" not in found
+
+
+def test_no_step_of_root_asks_who_a_user_is() -> None:
+    view = View(hostname="p", user=1, group=2, groups=(3, 4), mounts=(), readable=())
+    words = sandbox.drop(view)
+    assert {word for word in words if any(number in word for number in "1234")} == {
+        "--userspec=+1:+2", "--groups=+3,+4",
+    }  # fmt: skip
 
 
 def test_an_ordinary_user_needs_no_setpriv() -> None:
     found = line(is_root=False)
     assert "setpriv" not in found
     assert "--proc /proc" in found
-    assert found.endswith("--ro-bind /etc/ssl /etc/ssl --remount-ro / --chdir / -- x")
+    assert found.endswith("--ro-bind-try /opt/homebrew /opt/homebrew --remount-ro / --chdir / -- x")
 
 
 def test_parents_of_a_mount_can_be_entered_and_a_volume_does_not_hide_the_interpreter() -> None:
@@ -192,6 +208,41 @@ async def test_the_lease_is_renewed_while_healthy_and_only_then() -> None:
         assert await world.renewed() > second
     finally:
         task.cancel()
+
+
+class HangingCluster(FakeCluster):
+    """Leaves its first renewal of a Lease without an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=SystemClock())
+        self.has_hung, self.renewed = False, asyncio.Event()
+
+    async def replace(self, obj: Object, *, subresource: str | None = None) -> Object:
+        if not self.has_hung:
+            self.has_hung = True
+            await asyncio.Event().wait()
+        self.renewed.set()
+        return await super().replace(obj, subresource=subresource)
+
+
+async def test_a_call_without_an_answer_costs_one_renewal_and_not_the_lease() -> None:
+    cluster = HangingCluster()
+    keeper = NodeKeeper(
+        settings(lease_duration_s=1, lease_renew_s=0.5), cluster, SystemClock(), Metrics(), facts=lambda: FACTS,
+        pressure=lambda: FINE, check=lambda: None,
+    )  # fmt: skip
+    await keeper.register()
+    task = asyncio.create_task(keeper.keep_lease())
+    try:
+        await asyncio.wait_for(cluster.renewed.wait(), DEADLINE_S)
+    finally:
+        task.cancel()
+    assert cluster.has_hung
+
+
+def test_a_try_that_hangs_leaves_time_for_another() -> None:
+    usual = settings()
+    assert usual.lease_renew_s + node.patience_s(usual) < usual.lease_duration_s - 1
 
 
 async def test_a_deleted_node_registers_again_and_an_unchanged_one_is_left_alone() -> None:
