@@ -100,7 +100,7 @@ class ReportFile(Model):
 class DifferenceFigures(Model):
     """Candidate against baseline in one metric. `delta` is relative: 0.05 is 5 % more; accuracy: a share less a share.
 
-    `low` to `high` holds the true difference at 1 - alpha; `p` is after Holm.
+    `low` to `high` holds the true difference at 1 - alpha; `p` is after Holm, over all tests of the comparison.
     """
 
     metric: str

@@ -313,7 +313,11 @@ _TABLE = (
         "The two runs were not asked the same items.",
         "Give both BenchmarkJobs the same load, dataset and seed, or measure both targets in one.",
     ),
-    Reason("NothingPaired", "No item was answered by both targets.", "See the runs' errors."),
+    Reason(
+        "NothingPaired",
+        "The two runs have nothing in common that can be compared.",
+        "Ask both the same load or packs; where you did, see the runs' errors.",
+    ),
     Reason("UnknownMetric", "A metric to be compared was not measured.", "Correct metrics as the message says."),
     Reason("BadComparison", "The comparison's numbers cannot be followed.", "Correct margin, alpha or power."),
     Reason("Improved", "The candidate is better in every metric that differs, and worse in none.", "Nothing to do."),

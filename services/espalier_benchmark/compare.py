@@ -37,6 +37,10 @@ MOST_BLOCKS = 500
 Verdict = Literal["Improved", "Passed", "Regressed", "Inconclusive"]
 Pairs = Sequence[tuple[float, float]]
 """(baseline, candidate) of each block."""
+Answers = Sequence[tuple[bool, bool]]
+"""(baseline right, candidate right) of each item."""
+ANSWERED = "answered"
+"""The share of requests that were answered at all: right is answered here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Relative difference of the candidate to the baseline. `low` to `high` holds it at 1 - alpha; `p` is after Holm.
+    """Relative difference of the candidate to the baseline. `low` to `high` holds it at 1 - alpha; `p` is after Holm,
+    over all tests of the comparison.
 
     `min_detectable` is the smallest true difference that as many blocks with this spread find with the power asked for.
     """
@@ -119,34 +124,51 @@ def compare(
     Latencies are of the items that both answered, so answers themselves are compared too: a server that is fast because
     it fails is no improvement.
     """
+    measured, answers = pairs_of(records, baseline=baseline, candidate=candidate, metrics=metrics)
+    differences, shares = weigh(measured, {ANSWERED: answers}, rules)
+    return Comparison(differences, shares[ANSWERED])
+
+
+def pairs_of(
+    records: Sequence[Record], *, baseline: str, candidate: str, metrics: Sequence[str]
+) -> tuple[list[tuple[Metric, Pairs]], Answers]:
+    """What `weigh` takes: each metric's figures per block, and which requests were answered. Raises as `compare`."""
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
         raise Misconfigured(f"no metric {unknown[0]}; there are {', '.join(METRICS)}", reason="UnknownMetric")
     found = _blocks(records, baseline, candidate)
-    chosen = [METRICS[name] for name in metrics]
-    answers = [pair for before, after in found for pair in _answers(before, after)]
-    return Comparison(
-        differences([(metric, _pairs(metric, found)) for metric in chosen], rules), compare_accuracy(answers, rules)
-    )
+    measured = [(METRICS[name], _pairs(METRICS[name], found)) for name in metrics]
+    return measured, [pair for before, after in found for pair in _answers(before, after)]
 
 
-def differences(measured: Sequence[tuple[Metric, Pairs]], rules: Rules) -> tuple[Difference, ...]:
-    """The same from figures per block."""
+def weigh(
+    measured: Sequence[tuple[Metric, Pairs]], answers: Mapping[str, Answers], rules: Rules
+) -> tuple[tuple[Difference, ...], dict[str, AccuracyDifference]]:
+    """All that one comparison decides, together: `alpha` bounds the false alarms of speed and shares as a whole.
+
+    A test that cannot come out at `alpha`, whatever the sides are (too few blocks; too few items on which they differ),
+    is no possible alarm: it takes no part in Holm's correction and keeps its own p, above `alpha` (Tarone 1990).
+    Raises `Permanent` (NothingPaired) for answers without an item.
+    """
     logs = [[math.log(after / before) for before, after in pairs] for _, pairs in measured]
-    estimates = [
+    means = [
         paired_mean(values, alpha=rules.alpha, seed=rules.seed) if len(values) >= MIN_BLOCKS else None
         for values in logs
     ]
-    adjusted = holm([1.0 if each is None else each.p for each in estimates])
-    return tuple(
-        _difference(metric, values, estimate, p, rules)
-        for (metric, _), values, estimate, p in zip(measured, logs, estimates, adjusted, strict=True)
+    shares = [_share(pairs, rules.alpha) for pairs in answers.values()]
+    could = [each is not None for each in means] + [_can_differ(pairs, rules.alpha) for pairs in answers.values()]
+    ps = _adjusted([1.0 if each is None else each.p for each in (*means, *shares)], could)
+    differences = tuple(
+        _difference(metric, values, mean, p, rules)
+        for (metric, _), values, mean, p in zip(measured, logs, means, ps[: len(means)], strict=True)
     )
+    judged = zip(answers.items(), shares, ps[len(means) :], strict=True)
+    return differences, {name: _accuracy(len(pairs), share, p, rules) for (name, pairs), share, p in judged}
 
 
 @dataclass(frozen=True, slots=True)
 class AccuracyDifference:
-    """Candidate's share of right answers less the baseline's, over the same items."""
+    """Candidate's share of right answers less the baseline's, over the same items; `p` as in `Difference`."""
 
     items: int
     delta: float
@@ -158,7 +180,7 @@ class AccuracyDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All metrics, and `answered`: the share of requests that were answered at all."""
+    """All metrics of a load, and `answered`: the share of requests that were answered at all."""
 
     differences: tuple[Difference, ...]
     answered: AccuracyDifference
@@ -178,18 +200,37 @@ class Comparison:
         return self.verdict in ("Improved", "Passed")
 
 
-def compare_accuracy(pairs: Sequence[tuple[bool, bool]], rules: Rules) -> AccuracyDifference:
-    """(baseline right, candidate right) per item. Exact McNemar test, interval of Agresti and Min (2005)."""
+def _share(pairs: Answers, alpha: float) -> Estimate:
+    """Exact McNemar test, interval of Agresti and Min (2005)."""
     if not pairs:
         raise Permanent("no item was answered by both targets", reason="NothingPaired")
-    lost = sum(before and not after for before, after in pairs)
-    won = sum(after and not before for before, after in pairs)
+    lost, won = _discordant(pairs)
     n, b, c = len(pairs) + 2.0, lost + 0.5, won + 0.5
     middle = (c - b) / n
-    spread = t_quantile(1 - rules.alpha / 2, 10**6) * math.sqrt(max(0.0, b + c - (c - b) ** 2 / n)) / n
-    estimate = Estimate((won - lost) / len(pairs), middle - spread, middle + spread, mcnemar_p(lost, won))
-    verdict, _ = _verdict(-estimate.high, -estimate.low, -estimate.value, estimate.p, rules, margin=rules.margin)
-    return AccuracyDifference(len(pairs), estimate.value, estimate.low, estimate.high, estimate.p, verdict)
+    spread = t_quantile(1 - alpha / 2, 10**6) * math.sqrt(max(0.0, b + c - (c - b) ** 2 / n)) / n
+    return Estimate((won - lost) / len(pairs), middle - spread, middle + spread, mcnemar_p(lost, won))
+
+
+def _can_differ(pairs: Answers, alpha: float) -> bool:
+    """Whether all items on which the sides differ, were they all of one kind, would make a difference at `alpha`."""
+    return mcnemar_p(0, sum(_discordant(pairs))) <= alpha
+
+
+def _discordant(pairs: Answers) -> tuple[int, int]:
+    """Items that only the baseline has right, and those that only the candidate has."""
+    lost = sum(before and not after for before, after in pairs)
+    return lost, sum(after and not before for before, after in pairs)
+
+
+def _adjusted(ps: Sequence[float], could: Sequence[bool]) -> list[float]:
+    """After Holm among those that could be an alarm; the others as they are."""
+    family = iter(holm([p for p, is_possible in zip(ps, could, strict=True) if is_possible]))
+    return [next(family) if is_possible else p for p, is_possible in zip(ps, could, strict=True)]
+
+
+def _accuracy(items: int, share: Estimate, p: float, rules: Rules) -> AccuracyDifference:
+    verdict, _ = _verdict(-share.high, -share.low, -share.value, p, rules, margin=rules.margin)
+    return AccuracyDifference(items, share.value, share.low, share.high, p, verdict)
 
 
 def _difference(

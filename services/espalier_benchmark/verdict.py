@@ -10,21 +10,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from espalier_api.benchmarkfigures import DifferenceFigures, Verdict
+from espalier_api.benchmarkload import Evaluator
 from espalier_api.benchmarktasks import BenchmarkSettings
 from espalier_benchmark import plan
 from espalier_benchmark.compare import (
+    ANSWERED,
     METRICS,
     AccuracyDifference,
-    Comparison,
+    Answers,
     Difference,
+    Metric,
+    Pairs,
     Rules,
-    compare,
-    compare_accuracy,
+    pairs_of,
+    weigh,
 )
 from espalier_benchmark.dag import chunk_of
 from espalier_benchmark.measure import Window
@@ -35,6 +39,8 @@ from espalier_kit.errors import Misconfigured, Permanent
 
 BATCHES = 12
 ACCURACY = "accuracy"
+EVALUATORS = frozenset(get_args(Evaluator))
+"""No comparison decides on them: their scores are no right or wrong, and a judge has seen both sides already."""
 _BASELINE, _CANDIDATE = "baseline", "candidate"
 _ORDER: tuple[Verdict, ...] = ("Regressed", "Inconclusive", "Passed", "Improved")
 
@@ -71,18 +77,18 @@ def decide(
     if unknown := [name for name in metrics if name not in known]:
         raise Misconfigured(f"no metric {unknown[0]}; there are {', '.join(known)}", reason="UnknownMetric")
     is_interleaved = is_one_run and baseline.is_paired
-    found: list[DifferenceFigures] = []
-    speed = [name for name in metrics if name != ACCURACY]
-    if speed:
-        comparison = _speed(baseline, candidate, metrics=speed, rules=rules, is_interleaved=is_interleaved)
-        found += [_figure(each) for each in comparison.differences]
-        found += [_answered(comparison.answered)] if comparison.answered.verdict == "Regressed" else []
+    measured: Sequence[tuple[Metric, Pairs]] = ()
+    answers: dict[str, Answers] = {}
+    if speed := [name for name in metrics if name != ACCURACY]:
+        measured, answers[ANSWERED] = _speed(baseline, candidate, metrics=speed, is_interleaved=is_interleaved)
     if ACCURACY in metrics:
-        found += _accuracy(baseline, candidate, rules)
+        answers |= _packs(baseline, candidate)
+    found = _figures(measured, answers, rules)
     worst = min(found, key=lambda each: _ORDER.index(each.verdict))
     drift = "" if is_interleaved else "; the two ran one after the other, so drift may pass for a difference"
+    left_out = _left_out(baseline, candidate) if ACCURACY in metrics else ""
     return Decision(
-        worst.verdict, worst.metric, worst.delta, tuple(found), is_interleaved, f"{worst.metric}: {worst.why}{drift}"
+        worst.verdict, worst.metric, worst.delta, found, is_interleaved, f"{worst.metric}: {worst.why}{drift}{left_out}"
     )
 
 
@@ -152,34 +158,55 @@ def as_page(decision: Decision, baseline: str, candidate: str) -> bytes:
     return page.render(decision=decision, baseline=baseline, candidate=candidate).encode()
 
 
+def _figures(
+    measured: Sequence[tuple[Metric, Pairs]], answers: Mapping[str, Answers], rules: Rules
+) -> tuple[DifferenceFigures, ...]:
+    """Weighed together. That as many requests were answered is no figure of its own; that fewer were is."""
+    differences, shares = weigh(measured, answers, rules)
+    found = [_figure(each) for each in differences]
+    for name, share in shares.items():
+        if name != ANSWERED:
+            found.append(_of_accuracy(name, share))
+        elif share.verdict == "Regressed":
+            found.append(_answered(share))
+    return tuple(found)
+
+
 def _speed(
-    baseline: Side, candidate: Side, *, metrics: Sequence[str], rules: Rules, is_interleaved: bool
-) -> Comparison:
+    baseline: Side, candidate: Side, *, metrics: Sequence[str], is_interleaved: bool
+) -> tuple[Sequence[tuple[Metric, Pairs]], Answers]:
     if not baseline.records or not candidate.records:
         empty = baseline if not baseline.records else candidate
         raise Permanent(f"{empty.job} has no records of {empty.target}: it ran no load", reason="NothingPaired")
     if is_interleaved:
         records = [*baseline.records, *candidate.records]
-        return compare(
-            records, baseline=baseline.target, candidate=candidate.target, metrics=metrics, rules=rules
-        )  # fmt: skip
+        return pairs_of(records, baseline=baseline.target, candidate=candidate.target, metrics=metrics)
     records = batched(baseline.records, candidate.records)
-    return compare(records, baseline=_BASELINE, candidate=_CANDIDATE, metrics=metrics, rules=rules)
+    return pairs_of(records, baseline=_BASELINE, candidate=_CANDIDATE, metrics=metrics)
 
 
-def _accuracy(baseline: Side, candidate: Side, rules: Rules) -> list[DifferenceFigures]:
-    found = []
-    for pack in sorted(set(baseline.items) & set(candidate.items)):
+def _packs(baseline: Side, candidate: Side) -> dict[str, Answers]:
+    """The items of each pack that have a score on both sides. Raises `Permanent` (NothingPaired) where none has."""
+    common = sorted((set(baseline.items) & set(candidate.items)) - EVALUATORS)
+    found: dict[str, Answers] = {}
+    for pack in common:
         before, after = ({i.id: i for i in side.items[pack] if i.score is not None} for side in (baseline, candidate))
-        pairs = [(_is_right(before[name]), _is_right(after[name])) for name in before if name in after]
-        if pairs and pack not in ("perplexity", "judge", "coherence", "relevance", "faithfulness"):
-            found.append(_of_accuracy(f"{ACCURACY}:{pack}", compare_accuracy(pairs, rules)))
+        if pairs := [(_is_right(before[name]), _is_right(after[name])) for name in before if name in after]:
+            found[f"{ACCURACY}:{pack}"] = pairs
     if not found:
+        jobs = f"{baseline.job} and {candidate.job}"
+        why = f"no item of {', '.join(common)} has a score in both" if common else "they have no pack in common"
         raise Permanent(
-            f"{baseline.job} and {candidate.job} have no pack in common: ask both the same packs",
+            f"the answers of {jobs} cannot be compared: {why}{_left_out(baseline, candidate)}; ask both the same packs",
             reason="NothingPaired",
         )
     return found
+
+
+def _left_out(baseline: Side, candidate: Side) -> str:
+    """What was asked of them beside packs, in words."""
+    names = sorted((set(baseline.items) | set(candidate.items)) & EVALUATORS)
+    return f"; a comparison decides on packs only, not on {', '.join(names)}" if names else ""
 
 
 def _is_right(item: ItemRecord) -> bool:

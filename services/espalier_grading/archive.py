@@ -33,9 +33,7 @@ def read_tar(data: bytes) -> dict[str, bytes]:
     for member, archive in _members(data):
         total += member.size
         if member.size > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(files) >= MAX_FILES:
-            raise _bad(
-                f"{member.name}: more than {MAX_FILES} files, {MAX_FILE_BYTES} bytes a file or {MAX_TOTAL_BYTES} in all"
-            )
+            raise _bad(f"more than {MAX_FILES} files, {MAX_FILE_BYTES} bytes a file or {MAX_TOTAL_BYTES} bytes in all")
         path = clean_path(member.name)
         if path is not None:
             handle = archive.extractfile(member)

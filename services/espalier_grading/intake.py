@@ -47,7 +47,7 @@ def prepare(bundle: Bundle, archive: bytes, *, pseudonym: str, folder: str) -> P
     findings: list[Finding] = []
     for notebook in bundle.notebooks:
         path = find_notebook(files, notebook.name)
-        cells = () if path is None else _read(files[path], path)
+        cells = () if path is None else _read(files[path], notebook.name)
         if path is None:
             findings.append(
                 Finding(kind="MissingNotebook", where=notebook.name, message=f"{notebook.name}.ipynb was not handed in")
@@ -75,26 +75,34 @@ def find_notebook(files: Mapping[str, bytes], name: str) -> str | None:
 
 
 def redact(text: str, *, folder: str, pseudonym: str) -> str:
-    """Text as a judge may see it: normalised, without invisible characters, the student's id replaced."""
-    visible = "".join(
-        c
-        for c in unicodedata.normalize("NFC", text)
-        if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc", "Co")
-    )
-    if len(folder) >= MIN_REDACTED:
-        visible = re.sub(re.escape(folder), pseudonym, visible, flags=re.IGNORECASE)
+    """Text as a judge may see it: normalised, without invisible characters, the student's id replaced.
+
+    The id is normalised like the text: file systems decompose the letters of a folder's name, keyboards do not.
+    """
+    visible, name = _visible(text), _visible(folder)
+    if len(name) >= MIN_REDACTED:
+        visible = re.sub(re.escape(name), pseudonym, visible, flags=re.IGNORECASE)
     return visible
 
 
-def _read(data: bytes, path: str) -> tuple[Cell, ...]:
+def _visible(text: str) -> str:
+    seen = (c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cf", "Cc", "Co"))
+    return unicodedata.normalize("NFC", "".join(seen))
+
+
+def _read(data: bytes, name: str) -> tuple[Cell, ...]:
+    """The cells. What is raised stands in reports that know pseudonyms only: it quotes no path and no content."""
     if len(data) > MAX_NOTEBOOK_BYTES:
         raise UserFault(
-            f"{path} has {len(data)} bytes; at most {MAX_NOTEBOOK_BYTES} are read.", reason="NotebookTooLarge"
+            f"{name}.ipynb has {len(data)} bytes; at most {MAX_NOTEBOOK_BYTES} are read.", reason="NotebookTooLarge"
         )
     try:
         return cells_of(read_notebook(data))
     except Permanent as error:
-        raise UserFault(f"{path} cannot be graded: {error}.", reason=error.reason) from error
+        kind = type(error.__cause__).__name__
+        raise UserFault(
+            f"{name}.ipynb cannot be graded: it is not a Jupyter notebook ({kind}).", reason=error.reason
+        ) from error
 
 
 def _answers(notebook: Notebook, texts: Mapping[str, str | None], *, folder: str, pseudonym: str) -> list[Answer]:

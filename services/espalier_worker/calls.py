@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 
 from espalier_kit.clock import Clock, wait_or_stop
-from espalier_kit.errors import EspalierError
 from espalier_rpc.client import CoordinatorClient
 from espalier_rpc.v1 import coordinator_pb2 as pb
 
-Heard = pb.CoordinatorMessage | EspalierError | None
+Heard = pb.CoordinatorMessage | Exception | None
+"""A message, what a part of the session broke on, or its end."""
 
 
 class CallsClient:
@@ -35,11 +35,13 @@ class CallsClient:
         self._heard: asyncio.Queue[Heard] = asyncio.Queue()
 
     async def session(self, messages: AsyncIterator[pb.WorkerMessage]) -> AsyncIterator[pb.CoordinatorMessage]:
-        """The conversation; raises the errors of `espalier_kit.errors`."""
+        """The conversation; raises the errors of `espalier_kit.errors`, and whatever else a part of it broke on: half a
+        session would wait for ever.
+        """
         parts = [asyncio.create_task(self._guarded(part)) for part in (self._speak(messages), self._pull())]
         try:
             while (heard := await self._heard.get()) is not None:
-                if isinstance(heard, EspalierError):
+                if isinstance(heard, Exception):
                     raise heard
                 yield heard
         finally:
@@ -57,7 +59,7 @@ class CallsClient:
         try:
             async for message in part:
                 self._heard.put_nowait(message)
-        except EspalierError as error:
+        except Exception as error:  # raised by `session`, which alone is waited for
             self._heard.put_nowait(error)
 
     async def _speak(self, messages: AsyncIterator[pb.WorkerMessage]) -> AsyncIterator[pb.CoordinatorMessage | None]:

@@ -11,13 +11,14 @@ import pytest
 
 from espalier_benchmark.compare import (
     METRICS,
+    AccuracyDifference,
+    Answers,
     Difference,
     Pairs,
     Rules,
     compare,
-    compare_accuracy,
-    differences,
     turns,
+    weigh,
 )
 from espalier_benchmark.records import Record
 from espalier_benchmark.statistics import (
@@ -79,14 +80,31 @@ def block_pairs(chance: random.Random, noise: str) -> Pairs:
     return [(math.exp(drift + one()), math.exp(drift + one())) for drift in (chance.gauss(0, 0.3) for _ in range(20))]
 
 
+def alone(pairs: Pairs, rules: Rules, *, metric: str = "e2e") -> Difference:
+    (found,), _ = weigh([(METRICS[metric], pairs)], {}, rules)
+    return found
+
+
+def share(pairs: Answers, rules: Rules) -> AccuracyDifference:
+    _, found = weigh([], {"one": pairs}, rules)
+    return found["one"]
+
+
+def answers(*, right: int, lost: int, won: int) -> Answers:
+    return [(True, True)] * right + [(True, False)] * lost + [(False, True)] * won
+
+
+def random_answers(chance: random.Random, *, falls: float = 0.0) -> Answers:
+    """100 items that both sides have right with the same probability, the candidate less often by `falls`."""
+    return [(chance.random() < 0.6, chance.random() < 0.6 - falls) for _ in range(100)]
+
+
 @pytest.mark.parametrize("noise", ["normal", "heavy tail", "bursts"])
 def test_of_200_identical_pairs_at_most_17_are_called_different(noise: str) -> None:
     """At 5 % false alarms 10 are expected; more than 17 come once in a hundred times."""
     chance = random.Random(2026)
     called = [
-        found.verdict
-        for run in range(200)
-        for found in differences([(METRICS["e2e"], block_pairs(chance, noise))], Rules(seed=run))
+        alone(block_pairs(chance, noise), Rules(seed=run)).verdict for run in range(200)
     ]
     assert set(called) <= {"Inconclusive", "Improved", "Regressed"}
     assert sum(verdict != "Inconclusive" for verdict in called) <= 17
@@ -141,7 +159,7 @@ def test_the_verdict_follows_interval_and_margin(metric: str, factor: float, mar
     chance = random.Random(4)
     worse = factor if metric == "e2e" else 1 / factor
     pairs = [(1.0, worse * math.exp(chance.gauss(0, 0.02))) for _ in range(30)]
-    (found,) = differences([(METRICS[metric], pairs)], Rules(margin=margin))
+    found = alone(pairs, Rules(margin=margin), metric=metric)
     assert found.verdict == verdict
     assert found.low is not None
     assert found.high is not None
@@ -150,13 +168,65 @@ def test_the_verdict_follows_interval_and_margin(metric: str, factor: float, mar
 
 
 def test_too_few_blocks_are_inconclusive_and_say_so() -> None:
-    (found,) = differences([(METRICS["e2e"], [(1.0, 2.0)] * 5)], Rules())
+    found = alone([(1.0, 2.0)] * 5, Rules())
     assert (found.verdict, found.delta) == ("Inconclusive", None)
     assert found.why == "5 blocks; at least 6 are needed"
 
 
 def test_several_metrics_share_their_false_alarms() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
+
+
+EQUAL = answers(right=40, lost=5, won=5)
+"""60 items on which equal sides differ ten times."""
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"), [(15, "Inconclusive"), (24, "Regressed")], ids=["beyond chance alone", "beyond chance"]
+)
+def test_a_pack_beside_others_and_speed_needs_more_than_one_chance_in_twenty(lost: int, verdict: str) -> None:
+    one = answers(right=60, lost=lost, won=5 if lost < 20 else 3)
+    raw = share(one, Rules()).p
+    chance = random.Random(1)
+    speed, shares = weigh(
+        [(METRICS["e2e"], block_pairs(chance, "normal"))], {"answered": [(True, True)] * 60, "one": one, "two": EQUAL},
+        Rules(),
+    )  # fmt: skip
+    assert raw <= 0.05
+    assert (speed[0].verdict, shares["one"].verdict) == ("Inconclusive", verdict)
+    assert shares["one"].p == pytest.approx(3 * raw), "speed and two packs; that all was answered is no test"
+
+
+def test_what_could_not_come_out_takes_nothing_from_the_others() -> None:
+    beside = {"answered": [(True, True)] * 60, "few": answers(right=20, lost=0, won=5)}
+    one = answers(right=60, lost=15, won=5)
+    _, shares = weigh([(METRICS["e2e"], [(1.0, 2.0)] * 5)], {"one": one, **beside}, Rules())
+    assert (shares["one"].p, shares["one"].verdict) == (share(one, Rules()).p, "Regressed")
+    assert (shares["few"].p, shares["few"].verdict) == (0.0625, "Inconclusive")
+
+
+def test_of_400_comparisons_of_equal_sides_at_most_30_have_any_alarm() -> None:
+    """Two metrics, answers and ten packs: at 5 % over all 20 are expected; more than 30 come once in a hundred."""
+    chance, alarms, single = random.Random(11), 0, 0
+    for run in range(400):
+        packs = {name: random_answers(chance) for name in ("answered", *(f"pack {n}" for n in range(10)))}
+        speed = [(METRICS[name], block_pairs(chance, "normal")) for name in ("e2e", "ttft")]
+        differences, shares = weigh(speed, packs, Rules(seed=run))
+        verdicts = {each.verdict for each in (*differences, *shares.values())}
+        alarms += verdicts != {"Inconclusive"}
+        single += any(share(pairs, Rules()).verdict != "Inconclusive" for pairs in packs.values())
+    assert alarms <= 30
+    assert single >= 60, "each test by itself: more than one comparison in seven alarms"
+
+
+def test_a_worse_pack_is_found_among_ten_equal_ones() -> None:
+    chance = random.Random(12)
+    found = []
+    for run in range(50):
+        packs = {"worse": random_answers(chance, falls=0.35)} | {f"pack {n}": random_answers(chance) for n in range(10)}
+        _, shares = weigh([], packs, Rules(seed=run))
+        found.append(shares["worse"].verdict)
+    assert found.count("Regressed") >= 45
 
 
 def test_a_server_that_is_fast_because_it_fails_has_not_improved() -> None:
@@ -210,13 +280,13 @@ def test_mcnemars_test_is_exact(lost: int, won: int, p: float) -> None:
 
 
 def test_accuracy_is_compared_item_by_item() -> None:
-    worse = compare_accuracy([(True, True)] * 80 + [(True, False)] * 18 + [(False, True)] * 2, Rules())
+    worse = share(answers(right=80, lost=18, won=2), Rules())
     assert worse.verdict == "Regressed"
     assert worse.delta == pytest.approx(-0.16)
     assert worse.low < -0.16 < worse.high < 0
-    assert compare_accuracy([(True, True)] * 500, Rules(margin=0.05)).verdict == "Passed"
+    assert share([(True, True)] * 500, Rules(margin=0.05)).verdict == "Passed"
     with pytest.raises(Permanent, match="no item"):
-        compare_accuracy([], Rules())
+        share([], Rules())
 
 
 def test_estimates_are_the_same_for_the_same_seed_and_robust_ones_ignore_a_wild_block() -> None:
@@ -239,7 +309,7 @@ def test_an_open_verdict_says_how_many_blocks_would_close_it(
 ) -> None:
     logs = [shift + spread * (1 if n % 2 else -1) for n in range(12)]
     pairs = [(1.0, math.exp(value)) for value in logs]
-    (found,) = differences([(METRICS["e2e"], pairs)], Rules(margin=margin))
+    found = alone(pairs, Rules(margin=margin))
     assert found.verdict == "Inconclusive"
     assert says in found.why
 

@@ -56,6 +56,38 @@ def test_accuracy_is_compared_item_by_item() -> None:
     assert difference.delta == pytest.approx(-20 / 60)
 
 
+def scored(**wrong: int) -> Side:
+    """The same requests, and packs of 60 items of which so many, the first ones, have no point."""
+    items = {pack: [ItemRecord(id=str(i), score=float(i >= n)) for i in range(60)] for pack, n in wrong.items()}
+    return replace(run(noise=1), items=items)
+
+
+def test_speed_and_packs_are_weighed_together() -> None:
+    """Six items lost and none won have p = 0.031: an alarm alone, none as one of three."""
+    before = scored(one=0, two=0)
+    both = decide(before, scored(one=6, two=6), metrics=["e2e", "accuracy"], rules=Rules())
+    assert both.verdict == "Inconclusive"
+    assert [each.p for each in both.differences] == pytest.approx([1.0, 3 * 2 / 2**6, 3 * 2 / 2**6])
+    alone = decide(scored(one=0), scored(one=6), metrics=["accuracy"], rules=Rules())
+    assert (alone.verdict, alone.differences[0].p) == ("Regressed", pytest.approx(2 / 2**6))
+    assert decide(before, scored(one=6, two=20), metrics=["e2e", "accuracy"], rules=Rules()).metric == "accuracy:two"
+
+
+def test_evaluators_are_named_as_what_no_comparison_decides_on() -> None:
+    judged = replace(run(), items={"judge": [ItemRecord(id=str(i), score=1.0) for i in range(60)]})
+    with pytest.raises(EspalierError, match="no pack in common; a comparison decides on packs only, not on judge;"):
+        decide(judged, judged, metrics=["accuracy"], rules=RULES)
+    both = decide(run(), replace(run(), items={**run().items, **judged.items}), metrics=["accuracy"], rules=RULES)
+    assert [each.metric for each in both.differences] == ["accuracy:humaneval"]
+    assert both.message.endswith("not on judge")
+
+
+def test_a_pack_without_a_score_on_both_sides_is_named() -> None:
+    abstained = replace(run(), items={"humaneval": [ItemRecord(id="1", score=None)]})
+    with pytest.raises(EspalierError, match="no item of humaneval has a score in both"):
+        decide(run(), abstained, metrics=["accuracy"], rules=RULES)
+
+
 def test_batches_hold_the_same_requests_in_their_order() -> None:
     made = batched(run(24).records, run(24, noise=1).records, batches=6)
     blocks = {(r.target, r.block): [x.index for x in made if (x.target, x.block) == (r.target, r.block)] for r in made}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import nbformat
 import pytest
 
 from espalier_grading import bundle
 from espalier_grading.archive import write_tar
-from espalier_grading.intake import USER_REASONS, prepare, pseudonyms, redact
-from espalier_kit.execution import UserFault
+from espalier_grading.intake import MAX_NOTEBOOK_BYTES, USER_REASONS, prepare, pseudonyms, redact
+from espalier_grading.report import Class, report_files
+from espalier_grading.score import grade
+from espalier_kit.execution import Outcome, TaskState, UserFault
 from tests.support import classroom
 
 BUNDLE = bundle.parse(write_tar(classroom.bundle()))
@@ -73,6 +77,33 @@ def test_judges_see_neither_the_students_name_nor_invisible_characters() -> None
     (answer,) = [a for a in prepared.answers if a.cell == "squares/reflection"]
     assert answer.text == "by s-1: because"
     assert answer.flags == ("invisible characters",)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["Anna_Müller", "ANNA_MÜLLER", "Anna_Mu\u200b\u0308ller"])
+def test_a_name_is_found_in_whatever_form_the_file_system_kept_it(form: str, written: str) -> None:
+    folder = unicodedata.normalize(form, "Anna_Müller")  # type: ignore[arg-type]
+    assert redact(f"by {written}", folder=folder, pseudonym="s-1") == "by s-1"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param({"squares.ipynb": b"Anna_M\xc3\xbcller, homework 1"}, "NotANotebook", id="text"),
+        pytest.param({"squares.ipynb": b" " * (MAX_NOTEBOOK_BYTES + 1)}, "NotebookTooLarge", id="large"),
+        pytest.param({f"{n}.txt": b"" for n in range(2001)}, "BadArchive", id="many files"),
+    ],
+)
+def test_no_report_but_the_restricted_one_quotes_a_submissions_path(content: dict[str, bytes], reason: str) -> None:
+    files = {f"Anna_Müller/{name}": data for name, data in content.items()}
+    with pytest.raises(UserFault) as caught:
+        _prepare(files, folder="s1")
+    ended = {"intake": Outcome(TaskState.FAILED, reason=caught.value.reason, message=str(caught.value))}
+    graded = grade(BUNDLE, ended, pseudonym="s-1", scale=37.5, now=9.0)
+    made = report_files(Class(job="ps1", title="ps1", scale=37.5, graded=(graded,), names={"s-1": "Anna_Müller"}))
+    assert (graded.state, graded.reason) == ("notGradable", reason)
+    told = {name for name, data in made.items() if "Anna" in data.decode()}
+    assert told == {"restricted/names.json", "restricted/grades.csv"}
 
 
 def test_a_short_name_is_not_replaced_inside_words() -> None:
