@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from espalier_grading.align import align, is_same
 from espalier_grading.archive import read_tar
@@ -77,12 +77,22 @@ def find_notebook(files: Mapping[str, bytes], name: str) -> str | None:
 def redact(text: str, *, folder: str, pseudonym: str) -> str:
     """Text as a judge may see it: normalised, without invisible characters, the student's id replaced.
 
-    The id is normalised like the text: file systems decompose the letters of a folder's name, keyboards do not.
+    The id is normalised like the text: file systems decompose the letters of a folder's name, keyboards do not. Where
+    it has several words, such as Anna_Müller, they are found as people write them too, in both orders.
     """
     visible, name = _visible(text), _visible(folder)
     if len(name) >= MIN_REDACTED:
-        visible = re.sub(re.escape(name), pseudonym, visible, flags=re.IGNORECASE)
+        visible = re.sub("|".join(_spellings(name)), pseudonym, visible, flags=re.IGNORECASE)
     return visible
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """Patterns, the name itself first. Words of one letter are no name: `x_1` is not looked for as `x 1`."""
+    yield re.escape(name)
+    words = [re.escape(word) for word in re.split(r"[\W_]+", name) if word]
+    if len(words) > 1 and min(map(len, words)) > 1:
+        for order in (words, words[::-1]):
+            yield rf"(?<!\w){r'[ _.,-]{0,2}'.join(order)}(?!\w)"
 
 
 def _visible(text: str) -> str:

@@ -86,6 +86,18 @@ def test_a_name_is_found_in_whatever_form_the_file_system_kept_it(form: str, wri
     assert redact(f"by {written}", folder=folder, pseudonym="s-1") == "by s-1"
 
 
+@pytest.mark.parametrize("written", ["Anna Müller", "anna.müller", "Müller, Anna", "AnnaMüller", "Müller-Anna"])
+def test_a_name_of_several_words_is_found_as_people_write_it(written: str) -> None:
+    assert redact(f"by {written}!", folder="Anna_Müller", pseudonym="s-1") == "by s-1!"
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"), [("algorithm", "al_go"), ("x 1 and ps 1", "x_1_ps"), ("Anna and Müller", "Anna_Müller")]
+)
+def test_what_only_resembles_a_name_stays(text: str, folder: str) -> None:
+    assert redact(text, folder=folder, pseudonym="s-1") == text
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
