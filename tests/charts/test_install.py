@@ -41,7 +41,7 @@ def plane() -> Iterator[ControlPlane]:
 
 
 def test_the_release_came_from_the_version_before_and_kept_its_objects(plane: ControlPlane) -> None:
-    """Every other test here looks at what the upgrade made of it; tests/e2e has the same with a job that runs."""
+    """Every other test here looks at what the upgrade made of it; test_upgrade of two lanes has a job that runs."""
     releases = {r["name"]: r for r in json.loads(plane.helm("list", "-n", NAMESPACE, "-o", "json").text)}
     assert {name: r["revision"] for name, r in releases.items()} == {"espalier": "2", "espalier-crds": "2"}
     old = json.loads(plane.must("-n", COURSE, "get", "gradingjob", "old", "-o", "json"))

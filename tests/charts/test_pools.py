@@ -110,6 +110,15 @@ def test_a_worker_accepts_the_settings_that_the_chart_gives(made: Any) -> None:
     assert spec["serviceAccountName"] == NAME
 
 
+def test_a_worker_finds_its_token_and_the_authority_where_it_is_told(made: Any) -> None:
+    spec, environment = worker(made())
+    (place,) = [m["mountPath"] for m in spec["containers"][0]["volumeMounts"] if m["name"] == "credentials"]
+    (volume,) = [v for v in spec["volumes"] if v["name"] == "credentials"]
+    token, authority = (next(iter(source.values())) for source in volume["projected"]["sources"])
+    assert environment["ESPALIER_WORKER_TOKEN_FILE"] == f"{place}/{token['path']}"
+    assert [f"{place}/{item['path']}" for item in authority["items"]] == [environment["ESPALIER_WORKER_CA_FILE"]]
+
+
 def test_what_a_pool_leaves_out_is_as_in_the_defaults_and_zero_is_not_left_out(made: Any) -> None:
     amounts = {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"cpu": "4", "memory": "8Gi"}}
     objects = made(

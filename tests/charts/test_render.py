@@ -16,7 +16,24 @@ FIELD_VALUES = {
     "status.podIP": "127.9.1.10", "metadata.namespace": "espalier-system", "metadata.name": "espalier-x-0",
     "url": "postgresql://user:password@postgres.example/espalier",
 }
-PROBES = {"startupProbe", "readinessProbe", "livenessProbe"}
+OVER_HTTP = {
+    "startupProbe": "HTTP http /healthz", "readinessProbe": "HTTP http /readyz",
+    "livenessProbe": "HTTP http /healthz",
+}  # fmt: skip
+BY_GRPC = {
+    "startupProbe": "HTTPS https /healthz", "readinessProbe": "gRPC grpc-health",
+    "livenessProbe": "HTTPS https /healthz",
+}  # fmt: skip
+PROBES: dict[str, dict[str, str]] = {
+    "operator": OVER_HTTP, "coordinator": BY_GRPC, "worker": OVER_HTTP, "canary": {},
+}  # fmt: skip
+"""How a kubelet asks each program: workers of a coordinator whose gRPC does not answer have nobody to talk to."""
+API, OURS = ("token", None, 3607), ("token", "espalier-coordinator", 3607)
+TOKENS = {
+    "operator": [API, OURS], "coordinator": [API], "worker": [("token", "espalier-coordinator", 3600)],
+    "canary": [OURS],
+}  # fmt: skip
+"""Path, audience and seconds of the tokens that a pod has; without an audience it is one for the API server."""
 PROGRAMS = {"operator": "Deployment", "coordinator": "StatefulSet"}
 
 
@@ -53,7 +70,7 @@ def test_every_pod_is_restricted(variant: str) -> None:
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
         assert all(set(volume) & {"projected", "secret", "emptyDir", "configMap"} for volume in spec["volumes"])
-        for container in spec["containers"]:
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
                 "readOnlyRootFilesystem": True,
@@ -61,10 +78,56 @@ def test_every_pod_is_restricted(variant: str) -> None:
             }
             for amounts in (container["resources"]["requests"], container["resources"]["limits"]):
                 assert set(amounts) == {"cpu", "memory"}
-            assert spec.get("restartPolicy") == "Never" or set(container) >= PROBES
-            assert spec.get("restartPolicy") == "Never" or spec["topologySpreadConstraints"]
-            assert spec["terminationGracePeriodSeconds"] > 0
             assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert spec.get("restartPolicy") == "Never" or spec["topologySpreadConstraints"]
+        assert spec["terminationGracePeriodSeconds"] > 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_kubelet_asks_each_program_as_it_answers(variant: str) -> None:
+    for template in dict(pods(rendered(*VARIANTS[variant]))).values():
+        (container,) = template["spec"]["containers"]
+        ports = {port["containerPort"]: port["name"] for port in container.get("ports", ())}
+        probes = {key: asked(probe, ports) for key, probe in container.items() if key.endswith("Probe")}
+        assert probes == PROBES[program(template)]
+
+
+def asked(probe: dict[str, Any], ports: dict[int, str]) -> str:
+    """Protocol, name of the port, and path if there is one."""
+    if "grpc" in probe:
+        return f"gRPC {ports[probe['grpc']['port']]}"
+    http = probe["httpGet"]
+    assert http["port"] in ports.values()
+    return f"{http.get('scheme', 'HTTP')} {http['port']} {http['path']}"
+
+
+def program(template: dict[str, Any]) -> str:
+    """The word of the program that runs in those pods."""
+    return str(template["metadata"]["labels"]["app.kubernetes.io/component"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_pod_has_the_tokens_that_it_uses_and_for_an_hour(variant: str) -> None:
+    for template in dict(pods(rendered(*VARIANTS[variant]))).values():
+        sources = [s for volume in template["spec"]["volumes"] for s in volume.get("projected", {}).get("sources", ())]
+        tokens = [source["serviceAccountToken"] for source in sources if "serviceAccountToken" in source]
+        found = [(token["path"], token.get("audience"), token["expirationSeconds"]) for token in tokens]
+        assert found == TOKENS[program(template)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_drain_takes_one_pod_of_a_program_at_a_time(variant: str) -> None:
+    """Or, of a pool, as many as it says; a budget is for exactly the pods of its workload."""
+    found = rendered(*VARIANTS[variant])
+    workloads = {o["metadata"]["name"]: o["spec"] for o in found if o["kind"] in {"Deployment", "StatefulSet"}}
+    budgets = {o["metadata"]["name"]: o["spec"] for o in found if o["kind"] == "PodDisruptionBudget"}
+    assert {name: spec["selector"] for name, spec in budgets.items()} == {
+        name: spec["selector"] for name, spec in workloads.items()
+    }
+    for word in PROGRAMS:
+        budget = budgets[f"espalier-{word}"]
+        assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert all(spec["maxUnavailable"] > 0 for spec in budgets.values()), "a drain would never end"
 
 
 @pytest.mark.parametrize(

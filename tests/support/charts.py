@@ -17,10 +17,11 @@ from tests.support.controlplane import ROOT, Answer, binaries, places
 CHART = ROOT / "charts/espalier"
 CRDS = ROOT / "charts/espalier-crds"
 LOCAL = ("-f", str(CHART / "values-local.yaml"), "--set", "coordinator.address=127.9.1.10")
+CONTAINER = ("-f", str(CHART / "values-local.yaml"), "-f", str(CHART / "values-local-container.yaml"))
 EVERY = ("-f", str(CHART / "lint-values.yaml"))
 ENVIRONMENTS = ("dev", "staging", "prod")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "default": (), "local": LOCAL, "every option": EVERY,
+    "default": (), "local": LOCAL, "container": CONTAINER, "every option": EVERY,
     **{name: ("-f", str(CHART / f"values-{name}.yaml")) for name in ENVIRONMENTS},
 }  # fmt: skip
 NAMESPACE = "espalier-system"
