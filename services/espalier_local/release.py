@@ -40,26 +40,26 @@ refuse to go on; without the record it adopts what is there."""
 
 def install(
     cluster: Cluster, places: Places, progress: Progress, *, job_namespaces: Sequence[str] = JOB_NAMESPACES,
-    overrides: Mapping[str, Any] | None = None, basis: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None, environment: str = "",
 ) -> Built | None:
     """Install or upgrade both charts and wait until their pods are ready; may be repeated. Container nodes are given
     the images of this checkout, which are returned.
 
-    `overrides` are whole sections of the chart's values that replace the computed ones; `basis` names values files of
-    the chart that the local ones are laid over.
+    `overrides` is a values file of your own, laid over everything else as Helm does it: maps key by key, lists whole.
+    `environment` names a values file of the chart that holds instead of the local ones, as on a cluster of yours.
     Raises `Permanent` with helm's words and what the pods wait for.
     """
     with held(cluster.control.layout.lock):
         if cluster.cables is None:
             computed = values(cluster.address_range, job_namespaces)
-            _install(cluster, places, progress, {**computed, **(overrides or {})}, (*basis, LOCAL_VALUES))
+            _install(cluster, places, progress, (computed, overrides or {}), (environment or LOCAL_VALUES,))
             return None
         built = building.ensure(places, progress)
         computed = container_values(cluster.cables, job_namespaces, built)
         linux = [host for host in cluster.hosts if isinstance(host, LinuxHost)]
         with _loaded(linux, built, progress):
-            files = (*basis, LOCAL_VALUES, CONTAINER_VALUES)
-            _install(cluster, places, progress, {**computed, **(overrides or {})}, files)
+            files = (environment,) if environment else (LOCAL_VALUES, CONTAINER_VALUES)
+            _install(cluster, places, progress, (computed, overrides or {}), files)
         return built
 
 
@@ -82,19 +82,21 @@ def _loaded(hosts: Sequence[LinuxHost], built: Built, progress: Progress) -> Ite
 
 
 def _install(
-    cluster: Cluster, places: Places, progress: Progress, wished: Mapping[str, Any], files: Sequence[str]
+    cluster: Cluster, places: Places, progress: Progress, layers: Sequence[Mapping[str, Any]], files: Sequence[str]
 ) -> None:
+    """`layers` are laid over the chart's `files`."""
     directory = cluster.control.layout.volumes / "coordinator"
     directory.mkdir(parents=True, exist_ok=True)
     api.apply(cluster.kubeconfig, [local_volume("espalier-coordinator", str(directory), COORDINATOR_NODE)])
-    computed = cluster.control.layout.root / "values.yaml"
-    write_atomically(computed, yaml.safe_dump(dict(wished)))
+    written = [cluster.control.layout.root / f"{name}.yaml" for name in ("values", "overrides")]
+    for file, layer in zip(written, layers, strict=True):
+        write_atomically(file, yaml.safe_dump(dict(layer)))
     api.delete_all(cluster.kubeconfig, SECRET, NAMESPACE, labels=_HALF_DONE)
     with progress.step("chart espalier-crds"):
         _helm(cluster, CRDS, places.charts / CRDS, ())
     with progress.step("chart espalier, until its pods are ready"):
         chart = places.charts / PLATFORM
-        _helm(cluster, PLATFORM, chart, (*(chart / name for name in files), computed))
+        _helm(cluster, PLATFORM, chart, (*(chart / name for name in files), *written))
 
 
 def container_values(cables: Cables, job_namespaces: Sequence[str], built: Built) -> dict[str, Any]:

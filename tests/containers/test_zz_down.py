@@ -1,12 +1,15 @@
-"""Runs last in this lane: the cluster goes, and nothing of it stays in the kernel."""
+"""Runs last in this lane: what its nodes did all along; then the cluster goes, and the kernel keeps nothing of it."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from espalier_kube.client import Client
+from espalier_kube.cluster import EVENT, Object
 from espalier_local import api, remains
 from espalier_local.cluster import Cluster, down
 from espalier_local.places import Places
@@ -14,6 +17,25 @@ from espalier_local.progress import Silent
 from tests.support.machines import Traces, bound_in, eventually, kubectl, pod, traces
 
 pytestmark = pytest.mark.cluster
+
+AGENTS = ("kubelet", "espalier-node")
+HAVE = "already present on machine"
+PULL = re.compile(r"[Pp]ull|ErrImage")
+"""What a node says when it asks a registry, fails to, or would have to; and, with `HAVE`, when it need not."""
+
+
+async def test_no_node_ever_asked_a_registry(released: Cluster, client: Client) -> None:
+    """By its Events in every namespace, which the API server keeps for an hour: no test of this lane wants a pull."""
+    assert released.hosts
+    events = (await client.list(EVENT)).items
+    told = [said(event) for event in events if event.get("source", {}).get("component") in AGENTS]
+    assert [words for words in told if PULL.search(words) and HAVE not in words] == []
+    assert len([words for words in told if HAVE in words]) > 2, "each start of a container tells where its image was"
+
+
+def said(event: Object) -> str:
+    about = event["involvedObject"]
+    return f"{about.get('namespace', '')}/{about['name']} {event['reason']}: {event.get('message', '')}"
 
 
 def test_down_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> None:
