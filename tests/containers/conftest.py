@@ -16,7 +16,10 @@ from espalier_local.hosts import container_profiles
 from espalier_local.places import Places, places_from
 from espalier_local.progress import Silent, Terminal
 from espalier_local.release import install
+from tests.support.flows import recording
 from tests.support.machines import Traces, traces
+from tests.support.pool_stories import ELASTIC, FIXED
+from tests.support.pools import executors, pool_values
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +62,20 @@ def released(lab: Cluster, built: Built) -> Cluster:
     """The cluster with them."""
     assert built.images
     return lab
+
+
+@pytest.fixture(scope="session")
+def pooled(released: Cluster, places: Places) -> Cluster:
+    """The cluster with three shared pools: `elastic` by the work that waits, `warm` by CPU use, `fixed` by nobody.
+
+    Operator and coordinator are new ones then, who look up each other's names: that is recorded.
+    """
+    api.apply(released.kubeconfig, [executors()])
+    warm = {"autoscaling": {"mode": "cpu", "min": 1, "max": 2}}
+    pools = pool_values(elastic=ELASTIC, warm=warm, fixed=FIXED)
+    with recording(released):
+        install(released, places, Terminal(), overrides=pools)
+    return released
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from espalier_cli.local import app
 from espalier_kit.errors import Misconfigured
 from espalier_kube.cluster import NODE
 from espalier_local import api, cables, remains
-from espalier_local.api import clean_environment, list_all
+from espalier_local.api import list_all
 from espalier_local.cluster import Cluster, status, up
 from espalier_local.hosts import container_profiles
 from espalier_local.places import Places
 from espalier_local.progress import Silent
-from tests.support.machines import eventually, kubectl, pod, ready
+from tests.support.machines import answers, cluster_ip, eventually, kubectl, pod, ready, service
 
 pytestmark = pytest.mark.cluster
 
@@ -56,16 +56,6 @@ def test_a_pod_of_our_own_image_runs_with_logs_exec_and_limits(lab: Cluster) -> 
     assert [group.read_text().strip() for group in groups] == [str(64 * 2**20)]
 
 
-def service(name: str, port: int, **spec: object) -> dict[str, object]:
-    """A Service on port 80."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"ports": [{"port": 80, "targetPort": port}], **spec},
-    }
-
-
 def endpoints(name: str, address: str, port: int) -> dict[str, object]:
     """The one endpoint of a Service without selector."""
     return {
@@ -76,19 +66,6 @@ def endpoints(name: str, address: str, port: int) -> dict[str, object]:
         "ports": [{"port": port}],
         "endpoints": [{"addresses": [address]}],
     }
-
-
-def answers(lab: Cluster, client: str, url: str, expected: str) -> bool:
-    """Whether that pod gets that answer."""
-    environment = clean_environment(os.environ)
-    command = [str(lab.assets["kubectl"]), f"--kubeconfig={lab.kubeconfig}", "exec", client, "--", "/tiny", "get", url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
-    return done.stdout.strip() == expected
-
-
-def cluster_ip(lab: Cluster, name: str) -> str:
-    """A Service's address."""
-    return kubectl(lab, "get", "service", name, "--output=jsonpath={.spec.clusterIP}")
 
 
 def test_pods_reach_services_and_macs(lab: Cluster) -> None:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 
 from espalier_kit.execution import TaskSpec
 from espalier_kube.client import Client
-from espalier_kube.cluster import API_SERVICE, Kind
-from espalier_local import api
+from espalier_kube.cluster import API_SERVICE, Kind, Object
 from espalier_local.cluster import Cluster
-from espalier_local.places import Places
-from espalier_local.progress import Terminal
-from espalier_local.release import install
+from espalier_operator.plan.modelserver import PORT
+from espalier_rpc.views import JobUpdate
+from tests.support.flows import recording
 from tests.support.machines import kubectl
+from tests.support.pool_stories import a_worker_goes, an_autoscaler_keeps_the_bounds
 from tests.support.pools import (
     SYSTEM,
+    Diary,
     coordinator_of,
-    executors,
-    pool_values,
+    open_diary,
     request,
     until_ended,
     until_fewer_replicas,
@@ -32,17 +33,16 @@ from tests.support.waiting import has, until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 AUTOSCALER = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+WANTED_PERCENT = 80
+"""The chart's own `cpuPercent`, of the 50m that the pools' workers request here."""
 
 
-@pytest.fixture(scope="module")
-def pooled(released: Cluster, places: Places) -> Cluster:
-    """Two pools: `elastic` by the work that waits, `warm` by CPU use as metrics-server tells it."""
-    api.apply(released.kubeconfig, [executors()])
-    elastic = {"mode": "external-metrics", "min": 1, "max": 4, "targetPerWorker": 4, "scaleDownSeconds": 3}
-    warm = {"mode": "cpu", "min": 1, "max": 2}
-    pools = pool_values(elastic={"autoscaling": elastic}, warm={"autoscaling": warm})
-    install(released, places, Terminal(), overrides=pools)
-    return released
+@pytest.fixture
+async def diary(pooled: Cluster) -> AsyncIterator[Diary]:
+    """At the switch, on the port of models on cables: there policies let workers go, and we can listen."""
+    assert pooled.cables is not None
+    async with open_diary(pooled.cables.server, PORT) as opened:
+        yield opened
 
 
 async def test_pods_come_with_the_work_and_go_with_it(
@@ -55,25 +55,66 @@ async def test_pods_come_with_the_work_and_go_with_it(
     assert (service["type"], service["selector"]["app.kubernetes.io/component"]) == ("ClusterIP", "coordinator")
     seconds = [1.0] * 30 + [8.0] * 5
     tasks = [TaskSpec(key=f"task-{n}", type="probe.nap", payload={"seconds": s}) for n, s in enumerate(seconds)]
-    async with coordinator_of(client, pooled) as coordinator:
-        started = time.monotonic()
-        await coordinator.submit(request("load", tasks, pool="elastic"))
-        await until_replicas(client, "elastic", 4, timeout_s=60)
-        record_property("seconds_to_the_upper_bound", round(time.monotonic() - started, 1))
-        await until_fewer_replicas(client, "elastic", 4, timeout_s=90)
-        view = await until_ended(coordinator, "load", timeout_s=90)
-        results = await coordinator.tasks("load")
-        await coordinator.delete("load")
+    with recording(pooled) as seen:
+        async with coordinator_of(client, pooled) as coordinator:
+            started = time.monotonic()
+            await coordinator.submit(request("load", tasks, pool="elastic"))
+            await until_replicas(client, "elastic", 4, timeout_s=60)
+            record_property("seconds_to_the_upper_bound", round(time.monotonic() - started, 1))
+            await until_fewer_replicas(client, "elastic", 4, timeout_s=90)
+            view = await until_ended(coordinator, "load", timeout_s=90)
+            record_property("seconds_until_all_was_done", round(time.monotonic() - started, 1))
+            drained = time.monotonic()
+            results = await coordinator.tasks("load")
+            await coordinator.delete("load")
+        await until_replicas(client, "elastic", 1, timeout_s=60, is_ready=True)
+        record_property("seconds_from_the_last_task_to_one_worker", round(time.monotonic() - drained, 1))
     assert (view.counts.done, view.lost_leases) == (len(tasks), 0)
     assert {task.attempts for task in results} == {1}
-    await until_replicas(client, "elastic", 1, timeout_s=60, is_ready=True)
+    assert seen.problems() == []
 
 
-async def test_cpu_use_is_a_metric_as_well(pooled: Cluster, client: Client) -> None:
-    found = await until(
-        client, AUTOSCALER, SYSTEM, "espalier-pool-warm", has("ScalingActive", reason="ValidMetricFound"),
-        timeout_s=90, what="CPU metric",
-    )
-    (metric,) = found["status"]["currentMetrics"]
-    assert metric["resource"]["name"] == "cpu"
-    assert metric["resource"]["current"]["averageUtilization"] >= 0
+async def test_kubectl_scale_takes_a_worker_away_without_losing_what_it_runs(
+    pooled: Cluster, client: Client, diary: Diary
+) -> None:
+    await a_worker_goes(pooled, client, diary, partial(kubectl, pooled))
+
+
+async def test_kubectl_autoscale_keeps_the_pool_within_its_bounds(pooled: Cluster, client: Client) -> None:
+    await an_autoscaler_keeps_the_bounds(client, partial(kubectl, pooled))
+
+
+async def test_cpu_use_brings_a_worker_as_well(
+    pooled: Cluster, client: Client, record_property: Callable[[str, object], None]
+) -> None:
+    """As metrics-server tells it: little at rest, and one worker; a task that computes, and there are two."""
+    rest = await until_autoscaled(client, lambda hpa: use_percent(hpa) is not None, what="CPU metric")
+    assert (use_percent(rest) or 0) <= WANTED_PERCENT
+    assert rest["status"]["desiredReplicas"] == 1
+    task = TaskSpec(key="busy", type="probe.burn", payload={"seconds": 120})
+    async with coordinator_of(client, pooled) as coordinator:
+        started = time.monotonic()
+        await coordinator.submit(request("busy", [task], pool="warm"))
+        busy = await until_autoscaled(client, wants_two, what="second worker")
+        record_property("seconds_to_the_second_worker", round(time.monotonic() - started, 1))
+        await until_replicas(client, "warm", 2, timeout_s=30)
+        await coordinator.update(JobUpdate("busy", cancel=True))
+        await until_ended(coordinator, "busy", timeout_s=30)
+        await coordinator.delete("busy")
+    assert (use_percent(busy) or 0) > WANTED_PERCENT
+
+
+async def until_autoscaled(client: Client, holds: Callable[[Object], bool], *, what: str) -> Object:
+    """The autoscaler of the pool that follows CPU use, once that holds; metrics-server looks every 15 s."""
+    return await until(client, AUTOSCALER, SYSTEM, "espalier-pool-warm", holds, timeout_s=90, what=what)
+
+
+def wants_two(hpa: Object) -> bool:
+    """Whether it wishes a second worker."""
+    return bool(hpa.get("status", {}).get("desiredReplicas") == 2)
+
+
+def use_percent(hpa: Object) -> int | None:
+    """CPU use of its workers, of what they request; None until it is known."""
+    metrics = hpa.get("status", {}).get("currentMetrics") or ()
+    return next((metric["resource"]["current"].get("averageUtilization") for metric in metrics if metric), None)

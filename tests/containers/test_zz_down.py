@@ -1,4 +1,4 @@
-"""Runs last in this lane: what its nodes did all along; then the cluster goes, and the kernel keeps nothing of it."""
+"""Runs last in this lane: what its nodes did all along; then clusters go, after a crash too, and nothing of them stays."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from espalier_kube.client import Client
 from espalier_kube.cluster import EVENT, Object
 from espalier_local import api, remains
-from espalier_local.cluster import Cluster, down
+from espalier_local.cluster import Cluster, down, up
+from espalier_local.hosts import container_profiles
 from espalier_local.places import Places
 from espalier_local.progress import Silent
-from tests.support.machines import Traces, bound_in, eventually, kubectl, pod, traces
+from tests.support.machines import Traces, bound_in, crash, eventually, kubectl, pod, traces
 
 pytestmark = pytest.mark.cluster
 
@@ -38,7 +39,25 @@ def said(event: Object) -> str:
     return f"{about.get('namespace', '')}/{about['name']} {event['reason']}: {event.get('message', '')}"
 
 
-def test_down_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> None:
+def test_down_after_a_crash_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> None:
+    """With everything on it that the tests of this lane left, and nobody alive who would look after it."""
+    made = settled(lab, before)
+    crash(lab, "linux-1")
+    leaves_nothing(lab, before, places, made)
+
+
+def test_down_leaves_nothing(name: str, places: Places) -> None:
+    small = f"{name}-small"
+    before = traces(small)
+    try:
+        fresh = up(small, places, Silent(), profiles=container_profiles(1)[:1], kind="container")
+        leaves_nothing(fresh, before, places, settled(fresh, before))
+    finally:
+        down(small, places, Silent())
+
+
+def settled(lab: Cluster, before: Traces) -> frozenset[str]:
+    """A pod runs; the cluster's traces are there to see. Returns the shared sockets that are its own."""
     assert lab.cables is not None
     eventually(lambda: "default" in kubectl(lab, "get", "serviceaccounts", "--namespace=default"), "a service account")
     api.apply(lab.kubeconfig, [pod("last", "pause")])
@@ -52,6 +71,12 @@ def test_down_leaves_nothing(lab: Cluster, before: Traces, places: Places) -> No
     assert during.cgroups
     made = bound_in(lab.cables.namespace("linux-1")) & during.sockets
     assert remains.SHIM_SOCKETS in {Path(path).parent for path in made}
+    return made
+
+
+def leaves_nothing(lab: Cluster, before: Traces, places: Places, made: frozenset[str]) -> None:
+    """`down`, and the machine is as it was."""
+    assert lab.cables is not None
     assert down(lab.name, places, Silent())
     after = traces(lab.name, lab.cables.switch)
     assert not made & after.sockets

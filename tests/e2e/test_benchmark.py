@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,36 +19,14 @@ from espalier_cli.connection import artifacts_of
 from espalier_cli.explain import explanation, gather
 from espalier_cli.options import Where
 from espalier_kit.errors import Permanent
-from espalier_kube.cluster import BENCHMARK_COMPARISON, BENCHMARK_JOB, JOB, MODEL_SERVER, POD, Kind, Object
+from espalier_kube.cluster import BENCHMARK_COMPARISON, BENCHMARK_JOB, JOB, MODEL_SERVER, POD, Object
+from tests.support.examples import SECONDS, apply, complete, example, is_answered
 from tests.support.timed_server import TimedServer, Timing, spread
 from tests.support.waiting import condition, has, until, until_gone
 
 pytestmark = pytest.mark.timeout(600)
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples/benchmark"
-SECONDS = 120
 TRIES = 4
-
-
-def example(name: str, **replaced: str) -> str:
-    """The file, with literal pieces replaced."""
-    text = (EXAMPLES / f"{name}.yaml").read_text()
-    for old, new in replaced.items():
-        assert old in text
-        text = text.replace(old, new)
-    return text
-
-
-async def apply(platform: Any, namespace: str, text: str) -> None:
-    for document in yaml.safe_load_all(text):
-        document["metadata"]["namespace"] = namespace
-        await platform.cluster.create(document)
-
-
-async def complete(platform: Any, namespace: str, name: str, kind: Kind = BENCHMARK_JOB) -> Object:
-    return await until(
-        platform.cluster, kind, namespace, name, has("Complete"), timeout_s=SECONDS, what="Complete"
-    )
 
 
 async def file_of(platform: Any, namespace: str, job: Object, name: str) -> bytes:
@@ -70,11 +47,6 @@ async def espalier(platform: Any, namespace: str, *arguments: str) -> str:
     out, told = await running.communicate()
     assert running.returncode == 0, told.decode()
     return out.decode()
-
-
-def is_answered(target: dict[str, Any]) -> bool:
-    """Whether every request was; random weights may end an answer before its first letter."""
-    return {error["type"] for error in target.get("errors", ())} <= {"empty"} and target["succeeded"] > 0
 
 
 async def test_a_server_on_a_virtual_node_is_measured(platform, kubectl, namespace) -> None:

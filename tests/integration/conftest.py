@@ -32,6 +32,7 @@ from espalier_local.places import Places, places_from
 from espalier_local.progress import Silent, Terminal
 from espalier_local.release import install
 from tests.support.pods import KUBELET_PORT, NODE_NAME, TIMEOUT_S
+from tests.support.pool_stories import ELASTIC, FIXED
 from tests.support.pools import executors, pool_values
 from tests.support.sandboxes import sandbox_process
 
@@ -85,10 +86,7 @@ def pooled(cluster: Cluster, places: Places, kubectl: Kubectl) -> Cluster:
     kinds = [f"crd/{kind.plural}.espalier.dev" for kind in KINDS]
     kubectl("delete", "--ignore-not-found", *kinds)  # other tests apply them as files, which Helm does not take over
     apply(cluster.kubeconfig, [executors()])
-    elastic = {"mode": "external-metrics", "min": 1, "max": 4, "targetPerWorker": 4, "scaleDownSeconds": 3}
-    fixed = {"replicas": 2, "drainSeconds": 3, "autoscaling": {"mode": "off"}}
-    pools = pool_values(fixed=fixed, elastic={"autoscaling": elastic})
-    install(cluster, places, Terminal(), overrides=pools)
+    install(cluster, places, Terminal(), overrides=pool_values(fixed=FIXED, elastic=ELASTIC))
     return cluster
 
 

@@ -22,7 +22,8 @@ from tests.integration.conftest import Kubectl
 from tests.support import classroom
 from tests.support.jobs import grading_job
 from tests.support.platform import Platform
-from tests.support.pools import SYSTEM, coordinator_of, open_diary, request, until_ended, until_replicas
+from tests.support.pool_stories import a_worker_goes, an_autoscaler_keeps_the_bounds
+from tests.support.pools import SYSTEM, coordinator_of, open_diary, request, until_ended
 from tests.support.waiting import has, until
 
 
@@ -141,40 +142,14 @@ async def test_a_pools_account_touches_artifacts_only_while_its_pool_has_work_th
 async def test_kubectl_scale_takes_a_worker_away_without_losing_what_it_runs(
     pooled: Cluster, client: Client, kubectl: Kubectl
 ) -> None:
-    """Two workers run a long and a short task each, two more wait in each; then one worker has to go.
-
-    It finishes the short one, hands back what waits, and gives up the long one when its three seconds are over: that
-    alone begins again, and costs a job that allows no retries nothing.
-    """
-    await until_replicas(client, "fixed", 2, timeout_s=30, is_ready=True)
-    async with open_diary() as diary, coordinator_of(client, pooled) as coordinator:
-        tasks = [diary.task(f"long-{n}", 6.0) for n in range(2)] + [diary.task(f"short-{n}", 1.5) for n in range(6)]
-        await coordinator.submit(request("scaled", tasks, pool="fixed"))
-        await diary.until(lambda: len(diary.keys("begin")) == 4, "four tasks run")
-        kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=1")
-        view = await until_ended(coordinator, "scaled", timeout_s=40)
-        results = await coordinator.tasks("scaled")
-        await coordinator.delete("scaled")
-        assert (view.counts.done, view.lost_leases) == (8, 0)
-        assert {task.attempts for task in results} == {1}
-        assert sorted(diary.keys("end")) == sorted(task.key for task in tasks), "each ended once"
-        assert list(diary.more_than_once().values()) == [2]
-        assert next(iter(diary.more_than_once())).startswith("long-")
-    await until_replicas(client, "fixed", 1, timeout_s=30, is_ready=True)
+    async with open_diary() as diary:
+        await a_worker_goes(pooled, client, diary, kubectl)
 
 
 async def test_kubectl_autoscale_keeps_the_pool_within_its_bounds(
     pooled: Cluster, client: Client, kubectl: Kubectl
 ) -> None:
-    kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=1")
-    kubectl("-n", SYSTEM, "autoscale", "deployment", "espalier-pool-fixed", "--min=2", "--max=3", "--cpu=80%")
-    try:
-        await until_replicas(client, "fixed", 2, timeout_s=20)
-        kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=5")
-        await until_replicas(client, "fixed", 3, timeout_s=20)
-    finally:
-        kubectl("-n", SYSTEM, "delete", "hpa", "espalier-pool-fixed")
-        kubectl("-n", SYSTEM, "scale", "deployment", "espalier-pool-fixed", "--replicas=2")
+    await an_autoscaler_keeps_the_bounds(client, kubectl)
 
 
 def test_a_pools_pods_are_one_to_a_disruption(pooled: Cluster, kubectl: Kubectl) -> None:

@@ -3,6 +3,8 @@
     with recording(cluster) as seen:
         ...                       # the run
     assert seen.problems() == []
+    ...                           # after the last run of all
+    assert unproven(declared_pairs(), used_by_all(), excused=UNUSED) == []
 
 Flows are read from connection tracking in each Linux node's network, as each packet took it: after a Service's
 translation. What the filter dropped never becomes a tracked connection; the filter remembers it itself.
@@ -16,14 +18,18 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
+
+import yaml
 
 from espalier_kube.cluster import NAMESPACE as NAMESPACES
 from espalier_kube.cluster import NETWORK_POLICY, POD
 from espalier_kube.netpol import End, Flow, Pod, Policy, parse, verdict
-from espalier_local.addresses import API_PORT, Cables
+from espalier_local.addresses import Cables
 from espalier_local.api import list_all
 from espalier_local.cables import inside
 from espalier_local.cluster import Cluster
@@ -31,31 +37,37 @@ from espalier_local.containers import linux_positions
 from espalier_local.pki import SERVICE_RANGE
 from espalier_local.policy_filter import DROPPED, TABLE, ends
 from tests.support import edges
-from tests.support.charts import NAMESPACE
+from tests.support.charts import CHART, NAMESPACE
 
+Pair = tuple[str, str]
+"""(from, to) of an edge of the page."""
 PERIOD_S = 2.0
 """Connection tracking forgets an answered UDP packet after 30 s, a closed connection after 120 s."""
 _TUPLE = re.compile(r"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)")
 _ROLES = {"operator": "operator", "coordinator": "coordinator", "canary": "canary", "worker": "pool worker"}
 _JOB_ROLES = {"worker": "worker", "mlx": "model server", "sandbox": "sandbox pod"}
+_OF_THE_SWITCH = frozenset({"API server", "DNS"})
+_OF_A_CABLE = frozenset({"Mac", "database"})
+"""Who may have an address that is no pod's; the port tells them apart."""
 
-UNUSED = {
-    ("coordinator", "database"): "the local cluster keeps tasks in SQLite",
-    ("worker", "external model"): "a class judged on the cluster's own Macs calls nothing outside",
-    ("worker", "model server"): "the judges of the class are on Macs",
-    ("operator", "model server"): "the judges of the class are on Macs",
-    ("model server", "DNS"): "a model server looks nothing up",
-    ("coordinator", "DNS"): "it looks up its database only",
-    ("operator", "DNS"): "asked when its connection to the coordinator is opened, which was before",
-    ("model client", "model server"): "nobody else's pod calls a model",
-    ("pool worker", ""): "the class has workers of its own",
-    ("canary", ""): "used by helm test",
-    ("Prometheus", ""): "the local cluster has none",
-    ("KEDA", ""): "the local cluster has none",
-    ("API server", "coordinator"): "no pool scales on external metrics",
+_NO_PROMETHEUS = "the local cluster has no Prometheus"
+_NOTHING_OUTSIDE = "no host has a way to the world, so networkPolicies.models is empty"
+UNUSED: Mapping[Pair, str] = {
+    ("worker", "external model"): _NOTHING_OUTSIDE,
+    ("pool worker", "external model"): _NOTHING_OUTSIDE,
+    ("Prometheus", "operator"): _NO_PROMETHEUS,
+    ("Prometheus", "coordinator"): _NO_PROMETHEUS,
+    ("Prometheus", "worker"): _NO_PROMETHEUS,
+    ("Prometheus", "pool worker"): _NO_PROMETHEUS,
+    ("Prometheus", "model server"): _NO_PROMETHEUS,
+    ("KEDA", "coordinator"): "the local cluster has no KEDA",
+    ("coordinator", "DNS"): "it looks up its database only, which the tests give by address",
+    ("model server", "DNS"): "it looks nothing up",
     ("other pods of the operator", "DNS"): "there are none",
 }
-"""Declared edges that a graded class may leave unused, with the reason; "" stands for every destination."""
+"""Declared edges that no test on container nodes uses, with the reason."""
+_recorded: list[Seen] = []
+"""By every recording of these tests, so that one test can look at them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +80,8 @@ class Seen:
     cables: Cables
 
     def problems(self) -> list[str]:
-        """A sentence for each flow that no policy allows, each drop, and each edge without use or reason."""
-        return [*self.forbidden(), *self.refused(), *self.idle()]
+        """A sentence for each flow that no policy allows and for each drop."""
+        return [*self.forbidden(), *self.refused()]
 
     def forbidden(self) -> list[str]:
         """Flows that happened although the live policies, as the evaluator reads them, forbid them."""
@@ -83,29 +95,58 @@ class Seen:
         """What was tried and dropped: a program wants an edge that is not declared."""
         return sorted(f"dropped: {a} -> {b} {protocol}/{port}" for a, b, protocol, port in self.dropped)
 
-    def used(self) -> set[tuple[str, str]]:
-        """(from, to) of the page's edges that the run used."""
+    def used(self) -> set[Pair]:
+        """The page's edges that the run used, each on a port of its own."""
         return {
-            (edge.source, edge.destination)
+            pair_of(edge)
             for edge in edges.declared()
-            for a, b, _, port in self.flows
-            if edge.source in self._roles(a, 0) and edge.destination in self._roles(b, port)
-        }
+            for a, b, protocol, port in self.flows
+            if edge.source in self._roles(a) and edge.destination in self._roles(b)
+            and (protocol, port) in _ports(edge) and (not edge.same_namespace or _are_neighbours(a, b))
+        }  # fmt: skip
 
-    def idle(self) -> list[str]:
-        """Declared edges that were neither used nor are listed in `UNUSED`."""
-        declared, used = {(edge.source, edge.destination) for edge in edges.declared()}, self.used()
-        return sorted(
-            f"unused: {a} -> {b}" for a, b in declared - used if (a, b) not in UNUSED and (a, "") not in UNUSED
-        )
+    def _roles(self, end: End) -> AbstractSet[str]:
+        if end.pod is None:
+            return _OF_THE_SWITCH if end.address == self.cables.server else _OF_A_CABLE
+        component = end.pod.labels.get("app.kubernetes.io/component", "")
+        own = (_ROLES if end.pod.namespace == NAMESPACE else _JOB_ROLES).get(component)
+        is_client = end.pod.labels.get("espalier.dev/model-client") == "true"
+        return {*((own,) if own else ()), *(("model client",) if is_client else ())}
 
-    def _roles(self, end: End, port: int) -> set[str]:
-        if end.pod is not None:
-            component = end.pod.labels.get("app.kubernetes.io/component", "")
-            return {(_ROLES if end.pod.namespace == NAMESPACE else _JOB_ROLES).get(component, "stranger")}
-        if end.address == self.cables.server:
-            return {"DNS"} if port == 53 else {"API server"} if port in (0, API_PORT) else {"stranger"}
-        return {"Mac"}
+
+def pair_of(edge: edges.Edge) -> Pair:
+    """Its ends."""
+    return edge.source, edge.destination
+
+
+def declared_pairs() -> set[Pair]:
+    """Of all edges of the page."""
+    return {pair_of(edge) for edge in edges.declared()}
+
+
+def used_by_all() -> set[Pair]:
+    """The edges that some recording up to now has seen in use."""
+    return set().union(*(seen.used() for seen in _recorded))
+
+
+def unproven(declared: AbstractSet[Pair], used: AbstractSet[Pair], *, excused: Mapping[Pair, str]) -> list[str]:
+    """A sentence for each declared edge without use or reason, and for each reason that is none (any more)."""
+    return sorted((
+        *(f"unused: {a} -> {b}" for a, b in declared - used - excused.keys()),
+        *(f"excused, yet used: {a} -> {b}: {why}" for (a, b), why in excused.items() if (a, b) in used),
+        *(f"excused, yet not declared: {a} -> {b}" for a, b in excused.keys() - declared),
+    ))  # fmt: skip
+
+
+@cache
+def _ports(edge: edges.Edge) -> frozenset[tuple[str, int]]:
+    """Protocols and ports of an edge with the chart's own values."""
+    numbers = edges.ports_of(yaml.safe_load((CHART / "values.yaml").read_text()))
+    return frozenset(found for name in edge.ports for found in numbers[name])
+
+
+def _are_neighbours(a: End, b: End) -> bool:
+    return a.pod is not None and b.pod is not None and a.pod.namespace == b.pod.namespace
 
 
 class Recorder(threading.Thread):
@@ -195,13 +236,14 @@ class Sight:
 
 @contextmanager
 def recording(cluster: Cluster) -> Iterator[Sight]:
-    """Record while the block runs."""
+    """Record while the block runs; what was seen counts for `used_by_all` as well."""
     recorder, sight = Recorder(cluster), Sight()
     recorder.start()
     try:
         yield sight
     finally:
         sight.seen = recorder.finish()
+        _recorded.append(sight.seen)
 
 
 def parse_tracked(text: str) -> set[tuple[str, str, str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -102,8 +103,9 @@ def tried(lab: Cluster, *arguments: str, stdin: str | None = None) -> subprocess
 def pod(
     name: str, *arguments: str, labels: Mapping[str, str] | None = None, image: str = TINY_IMAGE,
     memory: str = "64Mi", security: Mapping[str, object] | None = None, command: tuple[str, ...] = (),
+    node: str = "linux-1", namespace: str = "default",
 ) -> dict[str, object]:
-    """A pod of one of our own images on the Linux host, as Pod Security restricted wants it."""
+    """A pod of one of our own images on a Linux host, as Pod Security restricted wants it."""
     main = {
         "name": "main",
         "image": image,
@@ -115,9 +117,9 @@ def pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": dict(labels or {})},
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels or {})},
         "spec": {
-            "nodeSelector": {"kubernetes.io/hostname": "linux-1"},
+            "nodeSelector": {"kubernetes.io/hostname": node},
             "restartPolicy": "Never" if command else "Always",
             "terminationGracePeriodSeconds": 1,
             "enableServiceLinks": False,
@@ -126,6 +128,48 @@ def pod(
             "containers": [{**main, "command": list(command)} if command else main],
         },
     }
+
+
+def crash(lab: Cluster, host: str) -> None:
+    """kill -9 of the supervisor, then of all that manages the pods of a Linux host: nobody ends them or cleans up."""
+    states = lab.control.states()
+    os.kill(int(lab.control.layout.supervisor_pid.read_text()), signal.SIGKILL)
+    for name in (host, f"{host}.containerd", f"{host}.kube-proxy", f"{host}.policies"):
+        pid = states[name].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    shims = [process for process in psutil.process_iter() if _is_shim(process, lab, host)]
+    assert shims, "pods run there"
+    for shim in shims:
+        shim.kill()
+
+
+def _is_shim(process: psutil.Process, lab: Cluster, host: str) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return "-id" in words and any(word.startswith(str(lab.control.layout.nodes / host)) for word in words)
+
+
+def service(name: str, port: int, **spec: object) -> dict[str, object]:
+    """A Service on port 80."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"ports": [{"port": 80, "targetPort": port}], **spec},
+    }
+
+
+def cluster_ip(lab: Cluster, name: str) -> str:
+    """A Service's address."""
+    return kubectl(lab, "get", "service", name, "--output=jsonpath={.spec.clusterIP}")
+
+
+def answers(lab: Cluster, client: str, url: str, expected: str) -> bool:
+    """Whether that pod gets that answer."""
+    return tried(lab, "exec", client, "--", "/tiny", "get", url).stdout.strip() == expected
 
 
 def eventually(look: Callable[[], bool], what: str, timeout_s: float = NOTICED_S) -> None:

@@ -24,11 +24,11 @@ SYSTEM = "espalier-system"
 EXECUTORS = "probe-executors"
 
 _MODULE = '''
-import asyncio, os
+import asyncio, hashlib, os, time
 from espalier_kit.execution import Result
 
 async def tell(task, verb):
-    _, writer = await asyncio.open_connection("127.0.0.1", task.payload["port"])
+    _, writer = await asyncio.open_connection(task.payload["host"], task.payload["port"])
     writer.write(f"{verb} {task.key} {task.attempt} {os.uname().nodename}\\n".encode())
     writer.close()
     await writer.wait_closed()
@@ -45,18 +45,26 @@ async def nap(task, context):
     await asyncio.sleep(task.payload["seconds"])
     return Result(value={"key": task.key})
 
+async def burn(task, context):
+    """Takes about a third of a core."""
+    end = time.monotonic() + task.payload["seconds"]
+    while time.monotonic() < end:
+        await asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", b"", b"", 100_000)
+        await asyncio.sleep(0.1)
+    return Result(value={"key": task.key})
+
 async def store(task, context):
     """Reads an artifact of the job's namespace and stores another."""
     text = (await context.artifacts.get(task.payload["sha256"])).decode()
     return Result(value={"text": text, "sha256": await context.artifacts.put(text.upper().encode())})
 '''
 _ENTRY_POINTS = "[espalier.executors]\n" + "".join(
-    f"probe.{name} = probe_executors:{name}\n" for name in ("sleep", "nap", "store")
+    f"probe.{name} = probe_executors:{name}\n" for name in ("sleep", "nap", "burn", "store")
 )
 
 
 def executors() -> Object:
-    """Two executors of our own, as anybody would give a pool some."""
+    """Executors of our own, as anybody would give a pool some."""
     data = {"probe_executors.py": _MODULE, "entry_points.txt": _ENTRY_POINTS}
     return config_map(metadata(EXECUTORS, SYSTEM), data)
 
@@ -77,13 +85,15 @@ def pool_values(**pools: dict[str, Any]) -> dict[str, Any]:
 class Diary:
     """What the sleeping tasks told, as lines (verb, key, attempt, pod)."""
 
+    host: str
     port: int
     lines: list[tuple[str, str, int, str]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def task(self, key: str, seconds: float) -> TaskSpec:
         """A task that tells us."""
-        return TaskSpec(key=key, type="probe.sleep", payload={"port": self.port, "seconds": seconds})
+        payload = {"host": self.host, "port": self.port, "seconds": seconds}
+        return TaskSpec(key=key, type="probe.sleep", payload=payload)
 
     def keys(self, verb: str) -> list[str]:
         """Keys of the tasks that told this, in the order they did."""
@@ -107,8 +117,8 @@ class Diary:
 
 
 @asynccontextmanager
-async def open_diary() -> AsyncIterator[Diary]:
-    """A diary on loopback, where process pods reach it."""
+async def open_diary(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Diary]:
+    """A diary where pods reach it: on loopback those that are processes; 0 is any port."""
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         verb, key, attempt, pod = (await reader.readline()).decode().split()
@@ -117,8 +127,8 @@ async def open_diary() -> AsyncIterator[Diary]:
             diary.lines.append((verb, key, int(attempt), pod))
             diary.changed.notify_all()
 
-    server = await asyncio.start_server(listen, "127.0.0.1", 0)
-    diary = Diary(int(server.sockets[0].getsockname()[1]))
+    server = await asyncio.start_server(listen, host, port)
+    diary = Diary(host, int(server.sockets[0].getsockname()[1]))
     async with server:
         yield diary
 
