@@ -92,8 +92,12 @@ class Seen:
         })  # fmt: skip
 
     def refused(self) -> list[str]:
-        """What was tried and dropped: a program wants an edge that is not declared."""
-        return sorted(f"dropped: {a} -> {b} {protocol}/{port}" for a, b, protocol, port in self.dropped)
+        """What was tried and dropped: a program wants an edge that is not declared.
+
+        What came through later is none: the filter had not heard yet of a new pod that was asked at once.
+        """
+        through = {(a.address, b.address, protocol, port) for a, b, protocol, port in self.flows}
+        return sorted(f"dropped: {a} -> {b} {protocol}/{port}" for a, b, protocol, port in self.dropped - through)
 
     def used(self) -> set[Pair]:
         """The page's edges that the run used, each on a port of its own."""

@@ -59,6 +59,13 @@ def test_a_flow_uses_the_edge_whose_ends_and_port_it_has(flow: tuple[End, End, s
     assert Seen((flow,), frozenset(), (), CABLES).used() == used
 
 
+def test_a_drop_is_refused_unless_the_same_came_through_later() -> None:
+    step = (WORKER.address, CLIENT.address, "TCP", 8100)
+    assert Seen((), frozenset({step}), (), CABLES).refused() == ["dropped: 10.91.9.7 -> 10.91.9.8 TCP/8100"]
+    assert Seen(((WORKER, CLIENT, "TCP", 8100),), frozenset({step}), (), CABLES).refused() == []
+    assert Seen(((WORKER, CLIENT, "TCP", 8101),), frozenset({step}), (), CABLES).refused() != []
+
+
 A, B = ("a", "x"), ("b", "x")
 
 
