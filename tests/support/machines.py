@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -53,9 +54,17 @@ def traces(name: str, switch: str = "") -> Traces:
         routes=_not_of_others(routes.splitlines(), switch),
         mounts=tuple(line for line in remains.PROC_MOUNTS.read_text().splitlines() if name in line),
         cgroups=_not_of_others(sorted(map(str, groups)), switch),
-        settings=tuple(Path(f"/proc/sys/{s}").read_text() for s in ("vm/overcommit_memory", "kernel/panic")),
+        settings=_settings(switch),
         sockets=frozenset(map(str, _shared_sockets())) - _bound_by_others(switch),
     )
+
+
+def _settings(switch: str) -> tuple[str, ...]:
+    """Of the kernel, without what kubelets change; while other clusters run, as they were noted for the last `down`."""
+    others = set(cables.switches(cables.devices_now())) - {switch}
+    noted = json.loads(remains.KERNEL_SETTINGS.read_text()) if others and remains.KERNEL_SETTINGS.exists() else {}
+    names = ("vm/overcommit_memory", "kernel/panic")
+    return tuple(noted.get(name) or Path(f"/proc/sys/{name}").read_text().strip() for name in names)
 
 
 def _shared_sockets() -> list[Path]:
