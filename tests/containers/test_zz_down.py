@@ -1,4 +1,4 @@
-"""Runs last in this lane: what its nodes did all along; then clusters go, after a crash too, and nothing of them stays."""
+"""Runs last in this lane: what its nodes did all along; then clusters go, after a crash too, and leave nothing."""
 
 from __future__ import annotations
 
