@@ -94,9 +94,13 @@ class Seen:
     def refused(self) -> list[str]:
         """What was tried and dropped: a program wants an edge that is not declared.
 
-        What came through later is none: the filter had not heard yet of a new pod that was asked at once.
+        What policies allow and came through is none: the filter had not heard yet of a new pod that was asked at once.
         """
-        through = {(a.address, b.address, protocol, port) for a, b, protocol, port in self.flows}
+        through = {
+            (a.address, b.address, protocol, port)
+            for a, b, protocol, port in self.flows
+            if verdict(self.policies, Flow(a, b, protocol, port)).allowed
+        }
         return sorted(f"dropped: {a} -> {b} {protocol}/{port}" for a, b, protocol, port in self.dropped - through)
 
     def used(self) -> set[Pair]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from espalier_kube.netpol import End, Pod
+from espalier_kube.netpol import End, Pod, Policy, parse
 from espalier_local.addresses import Cables
 from tests.support.charts import NAMESPACE
 from tests.support.flows import UNUSED, Pair, Seen, declared_pairs, parse_dropped, parse_tracked, unproven
@@ -59,11 +59,19 @@ def test_a_flow_uses_the_edge_whose_ends_and_port_it_has(flow: tuple[End, End, s
     assert Seen((flow,), frozenset(), (), CABLES).used() == used
 
 
-def test_a_drop_is_refused_unless_the_same_came_through_later() -> None:
-    step = (WORKER.address, CLIENT.address, "TCP", 8100)
-    assert Seen((), frozenset({step}), (), CABLES).refused() == ["dropped: 10.91.9.7 -> 10.91.9.8 TCP/8100"]
-    assert Seen(((WORKER, CLIENT, "TCP", 8100),), frozenset({step}), (), CABLES).refused() == []
-    assert Seen(((WORKER, CLIENT, "TCP", 8101),), frozenset({step}), (), CABLES).refused() != []
+SHUT = parse({"metadata": {"name": "shut", "namespace": "class"}, "spec": {"podSelector": {}}})
+
+
+@pytest.mark.parametrize(("port", "policies", "said"), [
+    (8100, (), []),
+    (8101, (), ["dropped: 10.91.9.7 -> 10.91.9.8 TCP/8100"]),
+    (8100, (SHUT,), ["dropped: 10.91.9.7 -> 10.91.9.8 TCP/8100"]),
+], ids=["came through, as it may", "another came through", "came through before it was forbidden"])
+def test_a_drop_is_refused_unless_the_same_may_and_did_come_through(
+    port: int, policies: tuple[Policy, ...], said: list[str]
+) -> None:
+    dropped = frozenset({(WORKER.address, CLIENT.address, "TCP", 8100)})
+    assert Seen(((WORKER, CLIENT, "TCP", port),), dropped, policies, CABLES).refused() == said
 
 
 A, B = ("a", "x"), ("b", "x")
