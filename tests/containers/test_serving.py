@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.jobs import TINY
 from tests.support.machines import kubectl, pod, tried
 from tests.support.platform import Platform
 from tests.support.pool_stories import POOL
-from tests.support.waiting import has, until
+from tests.support.waiting import has, until, until_gone
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -26,11 +27,20 @@ ON_LINUX = {f'source: "{TINY}"}}]': f'source: "{TINY}"}}]\n  placement: linux'}
 PLACES = ("on-linux", "on-a-mac")
 
 
+@pytest.fixture
+async def servers(pooled: Cluster, client: Client, namespace: str) -> AsyncIterator[str]:
+    """The namespace; its servers go afterwards, for other tests want both Macs."""
+    yield namespace
+    for server in (await client.list(MODEL_SERVER, namespace)).items:
+        await client.delete(MODEL_SERVER, server["metadata"]["name"], namespace)
+    await until_gone(client, POD, namespace, labels="app.kubernetes.io/component=mlx", timeout_s=60)
+
+
 async def test_a_server_on_a_linux_node_is_asked_by_all_who_may(
-    pooled: Cluster, client: Client, namespace: str
+    pooled: Cluster, client: Client, servers: str
 ) -> None:
     """The example, but for its place: its load comes from a worker of its own; a pool's worker asks it and a Mac's."""
-    platform = Platform(pooled, client)
+    platform, namespace = Platform(pooled, client), servers
     with recording(pooled) as sight:
         await apply(platform, namespace, example("modelserver", **ON_LINUX))
         mac = typed(MODEL_SERVER, metadata("mac", namespace), spec={"models": [{"name": "tiny", "source": TINY}]})
@@ -46,8 +56,8 @@ async def test_a_server_on_a_linux_node_is_asked_by_all_who_may(
     assert {name: value["succeeded"] > 0 for name, value in results_of(asked).items()} == dict.fromkeys(PLACES, True)
     assert sight.problems() == []
     assert sight.seen is not None
-    servers = {(who, "model server") for who in ("operator", "worker", "pool worker", "model client")}
-    assert servers | {("pool worker", "Mac")} <= sight.seen.used()
+    asking = {(who, "model server") for who in ("operator", "worker", "pool worker", "model client")}
+    assert asking | {("pool worker", "Mac")} <= sight.seen.used()
     stranger = pod("stranger", "pause", namespace=namespace)
     assert "deadline" in await refusal(pooled, client, stranger, url), "dropped"
 
