@@ -13,7 +13,7 @@ from tests.support.waiting import has, seen_events, until, until_event
 
 pytestmark = pytest.mark.timeout(900)
 
-STUDENTS = 3
+STUDENTS = 5
 TOLD_WITHIN_S = 30
 
 
