@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from espalier_cli.connection import artifacts_of, rest_of
+from espalier_cli.connection import artifacts_of
 from espalier_cli.options import Where
 from espalier_cli.report import index_of, parse
 from espalier_kube.client import Client
@@ -73,33 +72,27 @@ async def test_gvisor_runs_them_and_a_killed_pod_costs_one_attempt(
         execution={"sandbox": "gvisor", "kernelTimeoutSeconds": 60, "warmPods": 1},
     )  # fmt: skip
     await until(client, JOB, namespace, "killed-sandbox", lambda _: True, timeout_s=GRADED_S, what="a warm pool")
-    pod = await _running(released, client, job)
+    pod = await _running(platform, job)
     shown = await client.get(POD, pod, namespace)
     assert shown["spec"]["runtimeClassName"] == "gvisor"
     kubectl(released, "delete", "pod", pod, f"--namespace={namespace}", "--force", "--grace-period=0")
     await platform.until(job, has("Complete"), timeout_s=GRADED_S, what="Complete")
-    (task,) = [task for task in await _tasks(released, client, job) if task["type"] == "grading.execute"]
+    (task,) = [task for task in await platform.tasks(job) if task["type"] == "grading.execute"]
     assert (task["state"], task["attempts"]) == ("done", 2)
     assert task["worker"] != pod
     (row,) = await platform.report_rows(job)
     assert row["tests"] == "2.0/2"
 
 
-async def _running(released: Cluster, client: Client, job: Job) -> str:
+async def _running(platform: Platform, job: Job) -> str:
     """The pod that runs the submission."""
     async with asyncio.timeout(GRADED_S):
         while True:
-            tasks = await _tasks(released, client, job)
+            tasks = await platform.tasks(job)
             found = [t["worker"] for t in tasks if t["type"] == "grading.execute" and t["state"] == "running"]
             if found:
                 return str(found[0])
             await asyncio.sleep(0.2)
-
-
-async def _tasks(released: Cluster, client: Client, job: Job) -> list[dict[str, Any]]:
-    async with rest_of(client, Where(released.kubeconfig, job.namespace)) as rest:
-        found: list[dict[str, Any]] = (await rest.get(f"/v1/jobs/{job.uid}/tasks"))["tasks"]
-    return found
 
 
 async def _reasons(released: Cluster, client: Client, job: Job) -> dict[str, str]:

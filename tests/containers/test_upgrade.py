@@ -19,9 +19,11 @@ from espalier_local.cluster import Cluster
 from espalier_local.places import Places
 from espalier_local.progress import Terminal
 from espalier_local.release import JOB_NAMESPACES, container_values, install
+from tests.drills.stories import EXECUTION
 from tests.support.flows import recording
 from tests.support.machines import eventually, tried
 from tests.support.platform import SYSTEM, Platform
+from tests.support.pods import KUBELET_PORT
 from tests.support.upgrades import (
     Release,
     begun_under_the_old_chart,
@@ -35,10 +37,8 @@ from tests.support.waiting import condition
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 STUDENTS = 6
-EXECUTION = {"sandbox": "container", "kernelTimeoutSeconds": 60, "memory": "512Mi", "warmPods": 2}
 COORDINATOR = "espalier-coordinator-0"
-KUBELET_PORT = 10250
-"""Of a Mac's agent: it answers whoever connects, and no edge of ours leads there."""
+# A Mac's agent answers whoever connects to KUBELET_PORT, and no edge of ours leads there.
 DIAL = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3).close()"
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from espalier_cli.connection import rest_of
-from espalier_cli.options import Where
 from espalier_kube.client import Client
 from espalier_kube.cluster import MODEL_SERVER, NODE, POD, Object
 from espalier_local import cluster as local
@@ -150,7 +148,7 @@ async def counted_once(platform: Platform, job: Job, done: Object, students: int
     rows = await platform.report_rows(job)
     assert Counter(row["name"] for row in rows) == {f"s{n:02d}": 1 for n in range(students)}
     assert {row["tests"] for row in rows} == {"2.0/2"}, rows
-    tasks = await _tasks(platform, job)
+    tasks = await platform.tasks(job)
     assert {task["state"] for task in tasks} == {"done"}, tasks
     assert max(Counter(task["key"] for task in tasks).values()) == 1
     assert sum(task["type"] == EXECUTE for task in tasks) == students
@@ -173,7 +171,7 @@ async def _executing(platform: Platform, job: Job, node: str) -> set[tuple[str, 
     pods = (await platform.cluster.list(POD, job.namespace)).items
     there = {pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") == node}
     return {
-        (task["key"], task["attempts"]) for task in await _tasks(platform, job)
+        (task["key"], task["attempts"]) for task in await platform.tasks(job)
         if task["state"] == "running" and task["type"] == EXECUTE and task["worker"] in there
     }  # fmt: skip
 
@@ -200,12 +198,6 @@ def _slowed(drill: Drill, done: Object) -> None:
     models = done["status"]["performance"]["models"]
     code, feedback = (models[judge]["p50Seconds"] for judge in ("code", "feedback"))
     assert code > SLOWED * feedback, f"{drill.name}: {code} s a call, {feedback} s where the cable is not slow"
-
-
-async def _tasks(platform: Platform, job: Job) -> list[dict[str, Any]]:
-    async with rest_of(platform.cluster, Where(platform.local.kubeconfig, job.namespace)) as rest:
-        found: list[dict[str, Any]] = (await rest.get(f"/v1/jobs/{job.uid}/tasks"))["tasks"]
-    return found
 
 
 async def _victim(drill: Drill, client: Client, job: Job) -> str:
